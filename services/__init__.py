@@ -1,0 +1,1 @@
+"""The services of Parley, and what they share."""

@@ -1,0 +1,1 @@
+"""What every service needs: configuration, identities, RPC, storage, logs, telemetry, time and tasks."""

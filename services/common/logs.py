@@ -1,0 +1,133 @@
+"""Structured logs: one JSON line an event, on stderr and in a file that all processes share.
+
+Log ids, never secrets or texts. As a last resort the values of keys that are named like a secret are blanked here.
+Records of the standard library's loggers (grpc, sqlalchemy, opentelemetry) come the same way, warnings and up.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, cast, TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from services.common.log_file import LogFile
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+    from pathlib import Path
+    from collections.abc import Callable, MutableMapping
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_SECRET_KEYS: Final = frozenset({"password", "token", "text", "secret", "key"})
+_SECRET_ENDINGS: Final = ("_password", "_token", "_secret")
+_REDACTED: Final = "[redacted]"
+# A line is for reading; a longer value is a mistake, and must not fill the disk.
+_VALUE_CHARS_MAX: Final = 8_000
+# A deeper value is a mistake too, or refers to itself.
+_DEPTH_MAX: Final = 8
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """A logger that adds `"logger": name` to each event: `log.info("room created", room_id=…)`."""
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
+
+
+def configure(service: str, *, level: str = "info", file: Path | None = None) -> None:
+    """Sends all logs of this process to stderr and, where given, to `file`. May be called again."""
+    if level not in LEVELS:
+        raise ValueError(f"log_level: one of {', '.join(LEVELS)}, not {level!r}")
+    log_file = LogFile(file) if file is not None else None
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _add_names(service),
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            structlog.processors.format_exc_info,
+            redact,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda name="": _LineLogger(name, log_file),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _StructlogHandler)]:
+        root.removeHandler(handler)
+    root.addHandler(_StructlogHandler(logging.WARNING))
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Blanks the values of keys that are named like a secret, at any depth."""
+    return {key: _REDACTED if _is_secret(key) else _clean(value, 0) for key, value in event.items()}
+
+
+def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """The event as one line of JSON, the same keys first in every line."""
+    first = {key: event.pop(key, None) for key in ("ts", "level", "service", "event")}
+    return msgspec.json.encode({**first, **event}, enc_hook=repr).decode("utf-8", "replace")
+
+
+def _is_secret(key: object) -> bool:
+    return isinstance(key, str) and (key.lower() in _SECRET_KEYS or key.lower().endswith(_SECRET_ENDINGS))
+
+
+def _clean(value: object, depth: int) -> object:
+    if depth > _DEPTH_MAX:
+        return "…"
+    if isinstance(value, dict):
+        return {str(k): _REDACTED if _is_secret(k) else _clean(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item, depth + 1) for item in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else str(value)
+    text = value if isinstance(value, str) else repr(value)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= _VALUE_CHARS_MAX else text[:_VALUE_CHARS_MAX] + "…"
+
+
+def _add_names(service: str) -> Callable[[WrappedLogger, str, EventDict], MutableMapping[str, Any]]:
+    def add(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        event["logger"] = logger.name
+        return event
+
+    return add
+
+
+class _LineLogger:
+    """Where structlog's rendered lines go; a log that cannot be written never stops the service."""
+
+    def __init__(self, name: str, file: LogFile | None) -> None:
+        self.name = name
+        self._file = file
+
+    def msg(self, line: str) -> None:
+        data = line + "\n"
+        try:
+            sys.stderr.write(data)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # closed by whoever started the process
+            pass
+        if self._file is not None:
+            self._file.write(data.encode("utf-8", "replace"))
+
+    debug = info = warning = error = critical = exception = fatal = warn = log = msg
+
+
+class _StructlogHandler(logging.Handler):
+    """Hands the standard library's records to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            log = get_logger(record.name)
+            message = record.getMessage()
+            exc_info = record.exc_info if record.exc_info and record.exc_info[0] is not None else None
+            log.log(record.levelno, message, exc_info=exc_info)
+        except Exception:  # noqa: BLE001 - logging must not fail its caller; this is the library's own way out
+            self.handleError(record)
