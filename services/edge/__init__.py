@@ -1,0 +1,1 @@
+"""The edge: TLS, the client protocol, quality of service, fan-out."""

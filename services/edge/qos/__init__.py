@@ -1,0 +1,1 @@
+"""Quality of service: which request goes next, and which is refused."""
