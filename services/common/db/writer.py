@@ -1,0 +1,217 @@
+"""The writer: one thread, one connection, and a transaction for whatever has queued up.
+
+While a commit is under way, what else is to be written queues; all of it goes into the next transaction, and is
+answered after that one is synced. So nothing waits when the system is idle, and under load a sync is shared by many.
+There are two forms of work in the one queue, kept in order: single functions, each behind a savepoint of its own so
+that one that raises spoils no other; and, for the hot path, items of a `Writer`, which are handed to its `handle_batch`
+as whole lists. Results go back to the event loop with one call per transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import operator
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from services.common.db.engines import is_storage_failure, translate
+from services.common.errors import ParleyError
+from services.common.logs import get_logger
+from services.common.wire.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+T = TypeVar("T")
+HandleBatch = Callable[["Connection", list[Item]], Sequence[Result | BaseException]]
+# Told after each transaction: how many pieces of work it held, and how long it took with its sync.
+OnCommit = Callable[[int, float], None]
+
+# About a second of work for one thread at the measured 20 µs a row: what waits longer is better refused.
+QUEUE_MAX: Final = 20_000
+# Bounds how long a transaction holds the write lock and how long its first item waits for its last: some 20 ms.
+BATCH_MAX: Final = 1_024
+_RETRY_AFTER_S: Final = 1.0
+
+_Job = tuple["asyncio.Future[Any]", "HandleBatch[Any, Any] | None", Any]
+_Outcome = tuple["asyncio.Future[Any]", Any]
+_log = get_logger(__name__)
+
+
+class Writer(Generic[Item, Result]):
+    """A door to the writer thread for items that are handled a list at a time. Made by `Database.writer`.
+
+    `handle_batch` runs on the writer thread, inside the transaction, and returns one result for each item, in order;
+    an exception among them is raised to that item's caller alone. When it raises itself, all its items of this
+    transaction fail and nothing of theirs is stored.
+    """
+
+    def __init__(self, thread: WriterThread, handle_batch: HandleBatch[Item, Result]) -> None:
+        self._thread = thread
+        self._handle_batch = handle_batch
+
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Queues an item; the future has its result once that is committed and synced.
+
+        Raises ParleyError `overloaded` when the queue is full and `unavailable` when the database is closed.
+        """
+        return self._thread.enqueue(self._handle_batch, item)
+
+
+class WriterThread:
+    """The thread, its queue and its connection. Used from one event loop."""
+
+    def __init__(self, engine: Engine, *, queue_max: int, batch_max: int, on_commit: OnCommit | None) -> None:
+        self._engine = engine
+        self._queue_max = queue_max
+        self._batch_max = batch_max
+        self._on_commit = on_commit
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._closed = False
+
+    def enqueue(self, handle_batch: HandleBatch[Any, Any] | None, payload: Any) -> asyncio.Future[Any]:
+        """Queues an item for `handle_batch`, or, with None, a function that takes the connection."""
+        if self._loop is None:
+            self._start()
+        if self._closed:
+            raise ParleyError(ErrorCode.UNAVAILABLE, "the storage is closed")
+        if self._queue.qsize() >= self._queue_max:
+            raise ParleyError(ErrorCode.OVERLOADED, "too much waits to be stored", retry_after_s=_RETRY_AFTER_S)
+        assert self._loop is not None
+        future = self._loop.create_future()
+        self._queue.put((future, handle_batch, payload))
+        return future
+
+    async def close(self) -> None:
+        """Stores and answers what is queued, then ends the thread. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            # The thread's last results may still be on their way to this loop.
+            await asyncio.sleep(0)
+
+    def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="db-writer", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            job = self._queue.get()
+            # This thread is the only reader, so at least as many as are counted here can be taken.
+            more = [self._queue.get_nowait() for _ in range(min(self._queue.qsize(), self._batch_max - 1))]
+            batch = [job for job in (job, *more) if job is not None]
+            is_open = len(batch) == len(more) + 1
+            if batch:
+                started = time.perf_counter()
+                outcomes = self._store(batch)
+                self._post(outcomes, time.perf_counter() - started)
+        self._drop_connection()
+
+    def _store(self, batch: list[_Job]) -> list[_Outcome]:
+        """Runs the batch in one transaction; each job's future with its result or its exception."""
+        try:
+            connection = self._connect()
+            outcomes = self._execute(connection, batch)
+        except Exception as error:  # noqa: BLE001 - every caller of the batch is told
+            self._roll_back()
+            failure = translate(error)
+            return [(future, failure) for future, _, _ in batch]
+        try:
+            connection.commit()
+        except Exception as error:  # noqa: BLE001 - every caller of the batch is told
+            _log.error("commit failed", exc_info=error)
+            self._drop_connection()
+            # Some of it may have reached the disk, so `unavailable`, which says "not stored", would be a lie.
+            unknown = ParleyError(ErrorCode.UNKNOWN_OUTCOME, "the storage failed while it was committing")
+            unknown.__cause__ = error
+            return [(future, unknown) for future, _, _ in batch]
+        return outcomes
+
+    def _execute(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:
+        """Runs the jobs in order, neighbours of one `handle_batch` together."""
+        connection.begin()
+        outcomes: list[_Outcome] = []
+        # Alone in its transaction a piece of work needs no savepoint: the rollback of the whole is its own.
+        for handle_batch, jobs in itertools.groupby(batch, operator.itemgetter(1)):
+            run = list(jobs)
+            is_alone = len(run) == len(batch)
+            if handle_batch is not None:
+                items = [payload for _, _, payload in run]
+                results = self._attempt(connection, handle_batch, items, is_alone=is_alone)
+                if isinstance(results, BaseException):
+                    results = [results] * len(run)
+                elif len(results) != len(run):
+                    raise AssertionError(f"{len(results)} results for {len(run)} items")
+                outcomes += zip((future for future, _, _ in run), results, strict=True)
+            else:
+                for future, _, work in run:
+                    outcomes.append((future, self._attempt(connection, work, is_alone=len(batch) == 1)))
+        return outcomes
+
+    @staticmethod
+    def _attempt(connection: Connection, work: Callable[..., Any], *arguments: Any, is_alone: bool) -> Any:
+        """What the work returns or the exception that it raised, without a trace in the database in that case."""
+        if is_alone:
+            return work(connection, *arguments)
+        connection.exec_driver_sql("SAVEPOINT piece")
+        try:
+            result = work(connection, *arguments)
+        except Exception as error:
+            if is_storage_failure(error):
+                raise  # the transaction may be gone, and the savepoint with it
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT piece")
+            result = error
+        connection.exec_driver_sql("RELEASE SAVEPOINT piece")
+        return result
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.rollback()
+        except Exception:  # noqa: BLE001 - the connection is of no more use, whatever the reason
+            self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except Exception as error:  # noqa: BLE001 - it is being thrown away
+                _log.warning("could not close a database connection", exc_info=error)
+
+    def _post(self, outcomes: list[_Outcome], seconds: float) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._answer, outcomes, seconds)
+        except RuntimeError:  # the loop was closed without closing the database: nobody waits any more
+            _log.warning("results of a commit came after the end of the event loop", count=len(outcomes))
+
+    def _answer(self, outcomes: list[_Outcome], seconds: float) -> None:
+        for future, value in outcomes:
+            if future.done():
+                continue  # its caller has gone; what it asked for is stored nevertheless
+            if isinstance(value, BaseException):
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+        if self._on_commit is not None:
+            self._on_commit(len(outcomes), seconds)
