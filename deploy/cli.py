@@ -1,0 +1,108 @@
+"""`parley`: one command for everything. Each sub-command imports what it needs when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.local.failures import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SOURCES = Path(__file__).resolve().parent.parent
+FAILED = 1
+
+# These have arguments of their own, with their own --help.
+_FORWARDED = {
+    "chat": "the chat client: parley chat [HOST[:PORT]] [--plain]",
+    "admin": "look into a running stack: parley admin [--home DIR] COMMAND",
+    "bench": "measure (needs the source tree)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments[0] in _FORWARDED:
+        return _forward(arguments[0], arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except StartError as error:
+        print(f"parley: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="parley", description="Self-hosted chat for the terminal.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    from deploy.local import options
+
+    up = commands.add_parser("up", help="run the whole stack on this machine, in the foreground")
+    options.add_arguments(up)
+    up.set_defaults(run=_up)
+
+    certs = commands.add_parser("certs", help="make an operator's identity")
+    certs.add_argument("--home", type=Path, default=Path(), metavar="DIR", help="the stack's home (default: .)")
+    certs.add_argument("kind", choices=["admin"], help="what it is for")
+    certs.add_argument("name", metavar="NAME", help="the operator")
+    certs.set_defaults(run=_certs)
+
+    for name, text in _FORWARDED.items():
+        commands.add_parser(name, help=text)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"parley {version('parley')}")
+        parser.exit()
+
+
+def _up(parsed: argparse.Namespace) -> int:
+    from deploy.local import options, up
+
+    return up.run(options.from_arguments(parsed))
+
+
+def _certs(parsed: argparse.Namespace) -> int:
+    from deploy.local import certificates
+
+    home = parsed.home.resolve()
+    try:
+        certificate, key = certificates.make_admin(home, parsed.name)
+    except (ValueError, OSError) as error:
+        raise StartError(f"certs: {error}") from error
+    print(certificate)
+    print(key)
+    return 0
+
+
+def _forward(command: str, arguments: list[str]) -> int:
+    if command == "chat":
+        from client.client import main as chat
+
+        return chat(arguments)
+    if command == "admin":
+        from client.admin import main as admin
+
+        return admin(arguments)
+    if not (SOURCES / "tests" / "bench" / "__main__.py").is_file():
+        raise SystemExit("parley: `bench` is part of the source tree, and this installation has none")
+    command = [sys.executable, "-m", "tests.bench", *arguments]
+    return subprocess.run(command, cwd=SOURCES, check=False).returncode  # noqa: S603 -- the person's own arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

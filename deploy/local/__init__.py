@@ -1,0 +1,1 @@
+"""`parley up`: the whole stack on one machine, in the foreground."""

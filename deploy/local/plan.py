@@ -1,0 +1,127 @@
+"""Which processes a stack consists of, and what each is told through its environment."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from deploy.local.ports import CLIENT_PORT, GRPC_PORTS, LOOPBACK, PROMETHEUS_PORTS, PortPicker, join
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from deploy.local.layout import Layout
+    from deploy.local.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """Where the files are that a service proves itself with."""
+
+    client_ca: Path
+    grpc_ca: Path
+    # By service: its certificate and its private key for calls between services.
+    services: Mapping[str, tuple[Path, Path]]
+    # What clients see of the edges.
+    client_certificate: Path
+    client_key: Path
+    pepper: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One process to run, with `environment` on top of the supervisor's own."""
+
+    name: str
+    service: str
+    command: tuple[str, ...]
+    ready_file: Path
+    grpc: str
+    prometheus: str
+    # Of edges only.
+    client_port: int | None = None
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def is_edge(self) -> bool:
+        """Edges start last and stop first, because they are what people see."""
+        return self.service == "edge"
+
+
+def make(options: Options, layout: Layout, credentials: Credentials, picker: PortPicker) -> list[Spec]:
+    """Decides all ports, so that every process knows the others before any of them runs.
+
+    Raises StartError when a port is taken.
+    """
+    for port in options.client_ports:
+        picker.take(options.host, port, purpose="clients")
+    backends = ("metrics", "auth", "rooms")
+    names = [f"{service}-1" for service in backends] + [f"edge-{k + 1}" for k in range(options.edges)]
+    grpc = {name: _port(name, GRPC_PORTS, options, picker, "gRPC") for name in names}
+    prometheus = {name: _port(name, PROMETHEUS_PORTS, options, picker, "Prometheus") for name in names}
+
+    addresses = {name: (join(LOOPBACK, grpc[name]), join(LOOPBACK, prometheus[name])) for name in names}
+    return [_spec(name, addresses, options, layout, credentials) for name in names]
+
+
+def _spec(
+    name: str,
+    addresses: Mapping[str, tuple[str, str]],
+    options: Options,
+    layout: Layout,
+    credentials: Credentials,
+) -> Spec:
+    """One process. `addresses` has everybody's gRPC and Prometheus address."""
+    service, _, number = name.partition("-")
+    grpc, prometheus = addresses[name]
+    client_port = options.client_ports[int(number) - 1] if service == "edge" else None
+    certificate, key = credentials.services[service]
+    settings = {
+        "name": name,
+        "listen": grpc,
+        "prometheus_listen": prometheus,
+        "otlp_endpoint": addresses["metrics-1"][0],
+        "certificate": str(certificate),
+        "private_key": str(key),
+        "ca": str(credentials.grpc_ca),
+        "home": str(layout.home),
+        "log_file": str(layout.server_log),
+        "ready_file": str(layout.ready_file(name)),
+    }
+    if client_port is not None:
+        settings |= {
+            "client_listen": join(options.host, client_port),
+            "client_certificate": str(credentials.client_certificate),
+            "client_key": str(credentials.client_key),
+            "auth_target": addresses["auth-1"][0],
+            "rooms_targets": addresses["rooms-1"][0],
+        }
+    else:
+        settings["database_url"] = layout.database_url(service)
+    if service == "auth":
+        settings["pepper_file"] = str(credentials.pepper)
+    if service == "metrics":
+        settings |= {"stats_file": str(layout.stats_file), "graphs_dir": str(layout.graphs)}
+    # -P: a folder named `services` in the working directory must not be taken for ours.
+    command = [sys.executable, "-P", "-m", f"services.{service}"]
+    if options.config is not None:
+        command += ["--config", str(options.config)]
+    return Spec(
+        name=name,
+        service=service,
+        command=tuple(command),
+        ready_file=layout.ready_file(name),
+        grpc=grpc,
+        prometheus=prometheus,
+        client_port=client_port,
+        environment={f"PARLEY_{service}_{key}".upper(): value for key, value in settings.items()},
+    )
+
+
+def _port(name: str, defaults: Mapping[str, int], options: Options, picker: PortPicker, kind: str) -> int:
+    """The well-known port in a stack on the default client port, a free one in any other."""
+    if options.port == CLIENT_PORT and name in defaults:
+        return picker.take(LOOPBACK, defaults[name], purpose=f"{kind} of {name}")
+    return picker.free()

@@ -1,0 +1,130 @@
+"""Keeps the processes of a stack running: all up, then any that dies up again, then all down in order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from deploy.local.backoff import Backoff
+from deploy.local.child import Child
+from deploy.local.failures import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from deploy.local.plan import Spec
+    from deploy.local.stack_file import Entry
+
+# What a service may take to drain (its stop_grace_s, 5) and to send its last telemetry, with room to spare.
+STOP_S = 12.0
+
+
+class Supervisor:
+    """Runs `specs`.
+
+    `say` takes lines for the person at the terminal; `write_stack_file` is called with what runs, each time that
+    has changed.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        *,
+        lock: int,
+        say: Callable[[str], None],
+        write_stack_file: Callable[[list[Entry]], None],
+    ) -> None:
+        self._specs = specs
+        self._lock = lock
+        self._say = say
+        self._write_stack_file = write_stack_file
+        self._children: dict[str, Child] = {}
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Returns when everything serves; the edges are started when what they need does.
+
+        Raises StartError when a process does not come up; `stop` must be called then, too.
+        """
+        await self._start_all([spec for spec in self._specs if not spec.is_edge])
+        await self._start_all([spec for spec in self._specs if spec.is_edge])
+        self._tell()
+
+    async def watch(self) -> None:
+        """Restarts what dies, until it is cancelled. Raises whatever goes wrong in the supervisor itself."""
+        async with asyncio.TaskGroup() as group:
+            for spec in self._specs:
+                group.create_task(self._keep_alive(spec), name=f"watch {spec.name}")
+
+    async def stop(self) -> None:
+        """Ends everything in order: what people are connected to first, what counts it last."""
+        await self._stop_all("edge")
+        await self._stop_all("auth", "rooms")
+        await self._stop_all("metrics")
+
+    def kill(self) -> None:
+        """Ends everything now; `stop` then only has to collect it."""
+        for child in self._children.values():
+            child.kill()
+
+    async def _start_all(self, specs: Iterable[Spec]) -> None:
+        children = [await self._spawn(spec) for spec in specs]
+        waits = [asyncio.create_task(child.wait_ready()) for child in children]
+        try:
+            await asyncio.gather(*waits)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _spawn(self, spec: Spec) -> Child:
+        try:
+            child = await Child.start(spec, lock=self._lock, say=self._say)
+        except OSError as error:
+            raise StartError(f"{spec.name} cannot be started: {error}") from error
+        self._children[spec.name] = child
+        return child
+
+    async def _keep_alive(self, spec: Spec) -> None:
+        backoff = Backoff()
+        while True:
+            child = self._children[spec.name]
+            await child.wait()
+            delay_s = backoff.delay_s(lived_s=child.lived_s)
+            when = "at once" if delay_s == 0 else f"in {delay_s:g} s"
+            self._say(f"{spec.name} died ({child.explain_end()}); starting it again {when}")
+            await asyncio.sleep(delay_s)
+            await self._revive(spec)
+
+    async def _revive(self, spec: Spec) -> None:
+        """Starts a process again. Where that fails, the next round of `_keep_alive` sees it dead."""
+        try:
+            child = await self._spawn(spec)
+        except StartError as error:
+            self._say(str(error))
+            return
+        self._tell()
+        try:
+            await child.wait_ready()
+        except StartError as error:
+            self._say(str(error))
+            child.kill()
+        else:
+            self._say(f"{spec.name} serves again")
+
+    async def _stop_all(self, *services: str) -> None:
+        children = [child for child in self._children.values() if child.spec.service in services]
+        for child in children:
+            child.terminate()
+        await asyncio.gather(*(self._end(child) for child in children))
+
+    async def _end(self, child: Child) -> None:
+        try:
+            await asyncio.wait_for(child.wait(), STOP_S)
+        except TimeoutError:
+            self._say(f"{child.spec.name} did not end within {STOP_S:g} s and is killed")
+            child.kill()
+            await child.wait()
+
+    def _tell(self) -> None:
+        """Writes down what runs. A process that was just started has the ports of the one before."""
+        self._write_stack_file([child.entry for child in self._children.values()])
