@@ -1,0 +1,136 @@
+"""One client connection of the benchmark: a handshake that waits for answers, then counting at the lowest cost.
+
+Every text begins with MARKER and the time at which it was sent, so that one way of counting serves all protocols:
+the occurrences of MARKER in what was decrypted are the messages that were delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+MARKER = b"~m~"
+TEXT_BYTES = 100
+STAMP_DIGITS = 16
+
+
+def make_text(now_ns: int) -> bytes:
+    """A text of TEXT_BYTES bytes that carries the time at which it was sent."""
+    return (MARKER + b"%016x" % now_ns).ljust(TEXT_BYTES, b"x")
+
+
+class Link(asyncio.Protocol):
+    """A TLS connection that first talks (`until`) and then counts (`count`)."""
+
+    __slots__ = (
+        "_confirm",
+        "_confirmation",
+        "_confirmation_tail",
+        "_counted",
+        "_seen",
+        "_stamps",
+        "_tail",
+        "_waiter",
+        "closed",
+        "transport",
+    )
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        self._seen = b""
+        self._waiter: tuple[tuple[bytes, ...], asyncio.Future[bytes]] | None = None
+        self._counted: Callable[[int], None] | None = None
+        self._stamps: list[int] | None = None
+        self._confirm: Callable[[int], None] | None = None
+        self._confirmation = b""
+        self._confirmation_tail = b""
+        self._tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if self._waiter and not self._waiter[1].done():
+            self._waiter[1].set_exception(ConnectionError(f"closed after {self._seen[-300:]!r}"))
+
+    def write(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+    async def until(self, *wanted: bytes, timeout: float = 60.0) -> bytes:
+        """Waits until one of the byte strings has arrived; returns and forgets all that came up to then."""
+        if not any(one in self._seen for one in wanted):
+            if self.closed:
+                raise ConnectionError("closed")
+            future = asyncio.get_running_loop().create_future()
+            self._waiter = (wanted, future)
+            await asyncio.wait_for(future, timeout)
+        seen, self._seen, self._waiter = self._seen, b"", None
+        return seen
+
+    def count(
+        self,
+        counted: Callable[[int], None],
+        stamps: list[int] | None = None,
+        confirm: Callable[[int], None] | None = None,
+        confirmation: bytes = b"",
+    ) -> None:
+        """From now on calls counted(n) for n delivered messages; with stamps, appends each one's latency in ns.
+
+        With confirm, calls it with the number of times that `confirmation` occurred: what tells a sender that a
+        message has been taken.
+        """
+        self._counted = counted
+        self._stamps = stamps
+        self._confirm = confirm
+        self._confirmation = confirmation
+        self._seen = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._counted is None:
+            self._seen += data
+            if self._waiter and not self._waiter[1].done() and any(one in self._seen for one in self._waiter[0]):
+                self._waiter[1].set_result(b"")
+            return
+        confirmed = self._count_confirmations(data) if self._confirm is not None else 0
+        if self._stamps is None:
+            data = self._tail + data
+            delivered = data.count(MARKER)
+            self._tail = data[-(len(MARKER) - 1) :]
+        else:
+            delivered = self._count_with_stamps(data)
+        if delivered:
+            self._counted(delivered)
+        if confirmed and self._confirm is not None:
+            self._confirm(confirmed)
+
+    def _count_confirmations(self, data: bytes) -> int:
+        """Occurrences of the confirmation that end in this read."""
+        data = self._confirmation_tail + data
+        keep = len(self._confirmation) - 1
+        self._confirmation_tail = data[len(data) - keep :] if keep else b""
+        return data.count(self._confirmation)
+
+    def _count_with_stamps(self, data: bytes) -> int:
+        assert self._stamps is not None
+        now = time.monotonic_ns()
+        data = self._tail + data
+        delivered = 0
+        at = data.find(MARKER)
+        end = 0
+        while at >= 0 and at + len(MARKER) + STAMP_DIGITS <= len(data):
+            begin = at + len(MARKER)
+            end = begin + STAMP_DIGITS
+            self._stamps.append(now - int(data[begin:end], 16))
+            delivered += 1
+            at = data.find(MARKER, end)
+        # A marker that was cut off, wholly or in its time stamp, waits for the next read.
+        self._tail = data[at:] if at >= 0 else data[max(end, len(data) - len(MARKER) + 1) :]
+        return delivered
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()

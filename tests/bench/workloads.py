@@ -1,0 +1,281 @@
+"""The workloads: each takes a server and gives figures by name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tests.bench.link import MARKER, Link, make_text
+from tests.bench.server import Server
+
+Figures = dict[str, float]
+
+WARM_UP_S = 1.0
+CONNECTING_AT_ONCE = 32
+
+
+async def connect_all(server: Server, users: list[str], *, at_once: int = CONNECTING_AT_ONCE) -> list[Link]:
+    """Logs all users in, a bounded number at a time."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def one(user: str) -> Link:
+        async with slots:
+            return await server.open(user)
+
+    return list(await asyncio.gather(*(one(user) for user in users)))
+
+
+def close_all(links: list[Link]) -> None:
+    for link in links:
+        link.abort()
+
+
+LAG_WINDOWS = 16
+"""How many windows the slowest deliveries may lie behind what is confirmed, so that buffers do not grow for ever."""
+
+
+@dataclass
+class Room:
+    """A room whose sender keeps a number of messages in flight: sent, and not yet confirmed to it.
+
+    What confirms is what the protocol has: an acknowledgement, the sender's own echo, or else a member's delivery.
+    A sender that reads many confirmations at once sends as many new messages in one write.
+    """
+
+    server: Server
+    name: str
+    sender: Link
+    members: list[Link]
+    window: int = 0
+    sent: int = 0
+    delivered: int = 0
+    confirmed: int = 0
+    stamps: list[int] | None = None
+    _per_message: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        is_sender_served = self.server.echoes or self.sender not in self.members
+        self._per_message = len(self.members) - (0 if is_sender_served else 1)
+        for link in self.members:
+            link.count(self._on_delivered, self.stamps)
+        witness = self.sender if self.server.confirmation or self.server.echoes else self.members[-1]
+        witness.count(
+            self._on_delivered if witness in self.members else (lambda _: None),
+            self.stamps,
+            self._on_confirmed,
+            self.server.confirmation or MARKER,
+        )
+
+    def _on_delivered(self, count: int) -> None:
+        self.delivered += count
+        if self.window and self.sent - self.confirmed < self.window:
+            self.fill()
+
+    def _on_confirmed(self, count: int) -> None:
+        self.confirmed += count
+        if self.window:
+            self.fill()
+
+    def fill(self) -> None:
+        """Sends until the window is full."""
+        missing = self.window - (self.sent - self.confirmed)
+        if missing > 0 and self.outstanding <= self.window * LAG_WINDOWS * self._per_message:
+            now = time.monotonic_ns()
+            self.send(*(make_text(now) for _ in range(missing)))
+
+    def send(self, *texts: bytes) -> None:
+        self.sent += len(texts)
+        self.sender.write(b"".join([self.server.publish(self.sender, self.name, text) for text in texts]))
+
+    @property
+    def outstanding(self) -> int:
+        return self.sent * self._per_message - self.delivered
+
+
+async def make_rooms(server: Server, count: int, size: int, *, stamps: list[int] | None = None) -> list[Room]:
+    """Rooms of `size` members each, all connected and joined."""
+    rooms = []
+    for number in range(count):
+        name = f"room{number}x{size}"
+        members = await connect_all(server, [f"u{number}n{index}" for index in range(size)])
+        for link in members:
+            await server.join(link, name)
+        sender = members[0] if server.sends_as_member else await server.open(f"s{number}")
+        rooms.append((name, sender, members))
+    await asyncio.sleep(0.3)
+    return [Room(server, name, sender, members, stamps=stamps) for name, sender, members in rooms]
+
+
+async def drained(rooms: list[Room], timeout: float = 30.0) -> int:
+    """Stops sending and waits for the rest; returns the deliveries that never came."""
+    for room in rooms:
+        room.window = 0
+    deadline = time.monotonic() + timeout
+    while any(room.outstanding > 0 for room in rooms) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)  # noqa: ASYNC110 - an event for each delivery would itself be load
+    return sum(room.outstanding for room in rooms)
+
+
+async def closed_loop(server: Server, seconds: float, *, count: int, size: int, window: int) -> Figures:
+    """Each room keeps `window` messages in flight; figures are per CPU-second of the server."""
+    rooms = await make_rooms(server, count, size)
+    for room in rooms:
+        room.window = window
+        room.fill()
+    await asyncio.sleep(WARM_UP_S)
+    cpu, own, wall = server.cpu(), time.process_time(), time.monotonic()
+    delivered, sent = sum(room.delivered for room in rooms), sum(room.sent for room in rooms)
+    await asyncio.sleep(seconds)
+    cpu, own, wall = server.cpu() - cpu, time.process_time() - own, time.monotonic() - wall
+    delivered = sum(room.delivered for room in rooms) - delivered
+    sent = sum(room.sent for room in rooms) - sent
+    lost = await drained(rooms)
+    for room in rooms:
+        close_all([*room.members, room.sender])
+    return {
+        "deliveries_per_cpu_s": delivered / cpu,
+        "messages_per_cpu_s": sent / cpu,
+        "deliveries_per_s": delivered / wall,
+        "server_busy": cpu / wall,
+        "driver_busy": own / wall,
+        "lost": lost,
+    }
+
+
+async def paced(server: Server, seconds: float, *, count: int, size: int, rate: float) -> Figures:
+    """Messages at a fixed rate over all rooms; figures are latencies from the send to each delivery."""
+    stamps: list[int] = []
+    rooms = await make_rooms(server, count, size, stamps=stamps)
+    begin = time.monotonic()
+    own, cpu = time.process_time(), server.cpu()
+    number = 0
+    while (now := time.monotonic()) < begin + seconds:
+        while number < (now - begin) * rate:
+            rooms[number % count].send(make_text(time.monotonic_ns()))
+            number += 1
+        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+    own, cpu = time.process_time() - own, server.cpu() - cpu
+    lost = await drained(rooms)
+    for room in rooms:
+        close_all([*room.members, room.sender])
+    stamps.sort()
+
+    def percentile(share: float) -> float:
+        return stamps[min(len(stamps) - 1, int(len(stamps) * share))] / 1e6
+
+    return {
+        "p50_ms": percentile(0.5),
+        "p99_ms": percentile(0.99),
+        "max_ms": stamps[-1] / 1e6,
+        "server_busy": cpu / seconds,
+        "driver_busy": own / seconds,
+        "lost": lost,
+    }
+
+
+async def idle(server: Server, seconds: float, *, count: int) -> Figures:
+    """Memory that a connection takes which is logged in and does nothing."""
+    warm = await connect_all(server, [f"w{number}" for number in range(50)])
+    before = server.memory()
+    links = await connect_all(server, [f"i{number}" for number in range(count)])
+    await asyncio.sleep(min(seconds, 2.0))
+    after = server.memory()
+    cpu = server.cpu()
+    await asyncio.sleep(seconds)
+    cpu = server.cpu() - cpu
+    alive = sum(not link.closed for link in links)
+    close_all([*warm, *links])
+    return {"kib_per_connection": (after - before) / 1024 / count, "idle_cpu_share": cpu / seconds, "alive": alive}
+
+
+async def login_storm(server: Server, seconds: float, *, count: int) -> Figures:
+    """Known users log in, 64 at a time; figures per CPU-second of the server."""
+    del seconds
+    users = [f"l{number}" for number in range(count)]
+    close_all(await connect_all(server, users))
+    await asyncio.sleep(1.0)
+    cpu, wall = server.cpu(), time.monotonic()
+    links = await connect_all(server, users, at_once=64)
+    cpu, wall = server.cpu() - cpu, time.monotonic() - wall
+    close_all(links)
+    return {"logins_per_cpu_s": count / cpu, "logins_per_s": count / wall}
+
+
+async def reconnect_storm(server: Server, seconds: float, *, count: int) -> Figures:
+    """All clients lose their connection in one moment and come back at once."""
+    del seconds
+    users = [f"r{number}" for number in range(count)]
+    links = await connect_all(server, users)
+    close_all(links)
+    await asyncio.sleep(0.5)
+    cpu, wall = server.cpu(), time.monotonic()
+    links = await connect_all(server, users, at_once=count)
+    cpu, wall = server.cpu() - cpu, time.monotonic() - wall
+    close_all(links)
+    return {"back_after_s": wall, "ms_cpu_per_client": cpu / count * 1000}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A workload, what it is called, and which of its figures leads."""
+
+    title: str
+    run: Callable[[Server, float], Awaitable[Figures]]
+    headline: str
+    is_more_better: bool = True
+    connections: int = 250
+
+
+WORKLOADS: dict[str, Workload] = {
+    "fanout-1": Workload(
+        "1 room x 200, 1 in flight: deliveries per CPU-second",
+        lambda server, seconds: closed_loop(server, seconds, count=1, size=200, window=1),
+        "deliveries_per_cpu_s",
+    ),
+    "fanout-64": Workload(
+        "1 room x 200, 64 in flight: deliveries per CPU-second",
+        lambda server, seconds: closed_loop(server, seconds, count=1, size=200, window=64),
+        "deliveries_per_cpu_s",
+    ),
+    "rooms": Workload(
+        "50 rooms x 4, 16 in flight each: messages per CPU-second",
+        lambda server, seconds: closed_loop(server, seconds, count=50, size=4, window=16),
+        "messages_per_cpu_s",
+    ),
+    "latency": Workload(
+        "20 rooms x 20 at 200 messages/s: p99 of the latency to delivery, ms",
+        lambda server, seconds: paced(server, seconds, count=20, size=20, rate=200.0),
+        "p99_ms",
+        is_more_better=False,
+        connections=420,
+    ),
+    "idle-1000": Workload(
+        "1,000 idle connections: resident KiB each",
+        lambda server, seconds: idle(server, seconds, count=1000),
+        "kib_per_connection",
+        is_more_better=False,
+        connections=1050,
+    ),
+    "idle-5000": Workload(
+        "5,000 idle connections: resident KiB each",
+        lambda server, seconds: idle(server, seconds, count=5000),
+        "kib_per_connection",
+        is_more_better=False,
+        connections=5050,
+    ),
+    "logins": Workload(
+        "500 logins, 64 at a time: logins per CPU-second",
+        lambda server, seconds: login_storm(server, seconds, count=500),
+        "logins_per_cpu_s",
+        connections=500,
+    ),
+    "reconnect": Workload(
+        "1,000 clients come back at once: seconds until all are back",
+        lambda server, seconds: reconnect_storm(server, seconds, count=1000),
+        "back_after_s",
+        is_more_better=False,
+        connections=1000,
+    ),
+}
