@@ -113,8 +113,8 @@ async def drained(rooms: list[Room], timeout: float = 30.0) -> int:
     for room in rooms:
         room.window = 0
     deadline = time.monotonic() + timeout
-    while any(room.outstanding > 0 for room in rooms) and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)  # noqa: ASYNC110 - an event for each delivery would itself be load
+    while any(room.outstanding > 0 for room in rooms) and time.monotonic() < deadline:  # noqa: ASYNC110 - an event for each delivery is load
+        await asyncio.sleep(0.02)
     return sum(room.outstanding for room in rooms)
 
 
