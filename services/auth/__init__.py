@@ -1,0 +1,1 @@
+"""The auth service: accounts, passwords, sessions and their revocation."""
