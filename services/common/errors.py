@@ -17,6 +17,7 @@ from services.common.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
     from grpc.aio import AioRpcError
 
 CODE_KEY: Final = "parley-code"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Final, cast, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import structlog
@@ -16,9 +16,10 @@ import structlog
 from services.common.log_file import LogFile
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
-    from pathlib import Path
     from collections.abc import Callable, MutableMapping
+    from pathlib import Path
+
+    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _SECRET_KEYS: Final = frozenset({"password", "token", "text", "secret", "key"})

@@ -7,7 +7,7 @@ collected. A `TaskSet` keeps its tasks until they are done, logs a failure once,
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from services.common.logs import get_logger
 
