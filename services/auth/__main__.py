@@ -1,0 +1,99 @@
+"""Starts the auth service: `python -m services.auth [--config FILE]`. Wires, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from parley.auth.v1 import auth_pb2_grpc
+
+from services.auth.accounts import Accounts
+from services.auth.config import AuthConfig
+from services.auth.hash_pool import HashPool
+from services.auth.passwords import PasswordScheme
+from services.auth.pepper import load_pepper
+from services.auth.revocations import Revocations
+from services.auth.servicer import AuthAdminServicer, AuthServicer
+from services.auth.sessions import SessionPolicy, Sessions
+from services.auth.store import SqlStore
+from services.auth.sweeper import Sweeper
+from services.auth.throttle import MemoryThrottle, NoThrottle, Throttle, ThrottlePolicy
+from services.common.clock import SystemClock
+from services.common.config import ConfigError, load_from_command_line
+from services.common.db import Database, migrate
+from services.common.process import Stop, run, write_ready
+from services.common.rpc_server import RpcServer
+from services.common.tasks import TaskSet
+from services.common.telemetry import Telemetry
+
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+_ALLOW: Final = {
+    "parley.auth.v1.AuthService": frozenset({"edge"}),
+    "parley.auth.v1.AuthAdminService": frozenset({"admin"}),
+}
+
+
+async def serve(config: AuthConfig, stop: Stop) -> None:
+    """Builds the service, serves until `stop`, and takes it down in order."""
+    clock = SystemClock()
+    migrate(config.storage_url, _MIGRATIONS)
+    database = Database(config.storage_url)
+    telemetry = Telemetry(config, "auth")
+    tasks = TaskSet()
+    revocations = Revocations()
+    pool = HashPool(workers=config.hash_thread_count, queue_max=config.hash_queue_max, clock=clock)
+    try:
+        store = SqlStore(database)
+        accounts = Accounts(
+            store=store,
+            scheme=await _make_scheme(config, store),
+            pool=pool,
+            throttle=_make_throttle(config, clock),
+            clock=clock,
+            tasks=tasks,
+        )
+        policy = SessionPolicy(lease_s=config.lease_s, token_ttl_s=config.token_ttl_s)
+        sessions = Sessions(store=store, revocations=revocations, policy=policy, clock=clock, tasks=tasks)
+        servicer = AuthServicer(accounts=accounts, sessions=sessions, clock=clock, counters=telemetry.counters)
+        sweeper = Sweeper(accounts=accounts, sessions=sessions, clock=clock)
+        await sweeper.sweep()  # leases are extended before the first login could find one over
+        tasks.spawn(sweeper.run(), name="sweeper")
+
+        server = RpcServer(config, allow=_ALLOW)
+        auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server.grpc)
+        auth_pb2_grpc.add_AuthAdminServiceServicer_to_server(
+            AuthAdminServicer(store=store, sessions=sessions), server.grpc
+        )
+        prometheus = telemetry.start()
+        await server.start()
+        write_ready(config, {"grpc": server.address, "prometheus": prometheus})
+        await stop.wait()
+        revocations.close()
+        await server.stop()
+    finally:
+        await tasks.close()
+        pool.close()
+        await database.close()
+        await telemetry.shutdown()
+
+
+async def _make_scheme(config: AuthConfig, store: SqlStore) -> PasswordScheme:
+    try:
+        pepper = load_pepper(config.pepper_path, may_create=await store.count_accounts() == 0)
+    except ValueError as error:
+        raise ConfigError("pepper_file", str(error).removeprefix("pepper_file: ")) from error
+    return PasswordScheme(pepper=pepper, rounds=config.bcrypt_rounds)
+
+
+def _make_throttle(config: AuthConfig, clock: SystemClock) -> Throttle:
+    if not config.throttle:
+        return NoThrottle()
+    policy = ThrottlePolicy(
+        registration_burst=config.registration_burst, registration_interval_s=config.registration_interval_s
+    )
+    return MemoryThrottle(policy, clock)
+
+
+if __name__ == "__main__":
+    _config = load_from_command_line(AuthConfig, service="auth")
+    run(lambda stop: serve(_config, stop), service="auth", config=_config)

@@ -1,0 +1,73 @@
+"""Configuration of the auth service: table `[auth]`, variables `PARLEY_AUTH_…`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from services.auth.passwords import ROUNDS_MAX, ROUNDS_MIN
+from services.common.config import ServiceConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LEASE_S_MIN = 1.0  # below it the sweep's own second would matter
+_WORKERS_MAX = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthConfig(ServiceConfig):
+    """What the auth service is told beyond `ServiceConfig`."""
+
+    # Empty: SQLite in `home`/data/auth.db.
+    database_url: str = ""
+    # Without a value: `home`/data/auth-pepper. Made at the first start, while there are no accounts yet.
+    pepper_file: Path | None = None
+    # 2 to the power of this: 12 takes about 240 ms of CPU.
+    bcrypt_rounds: int = 12
+    # Threads that hash; 0 is one for each CPU.
+    hash_workers: int = 0
+    # Logins and registrations that may wait for these; at 240 ms each, two CPUs serve this many in 30 s.
+    hash_queue_max: int = 256
+    # Off for load tests only: then neither guesses nor registrations are limited.
+    throttle: bool = True
+    # New accounts from one address: so many at once, then one an interval.
+    registration_burst: int = 256
+    registration_interval_s: float = 2.0
+    # How long an edge may stay silent before its sessions end.
+    lease_s: float = 15.0
+    # How long a token serves after its connection ended; the protocol says 10 minutes.
+    token_ttl_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not ROUNDS_MIN <= self.bcrypt_rounds <= ROUNDS_MAX:
+            raise ValueError(f"bcrypt_rounds: {ROUNDS_MIN} to {ROUNDS_MAX}, not {self.bcrypt_rounds}")
+        if not 0 <= self.hash_workers <= _WORKERS_MAX:
+            raise ValueError(f"hash_workers: 0 to {_WORKERS_MAX}, not {self.hash_workers}")
+        if self.hash_queue_max < 1:
+            raise ValueError("hash_queue_max: at least 1")
+        if self.registration_burst < 1:
+            raise ValueError("registration_burst: at least 1; without registrations there are no accounts")
+        if self.registration_interval_s <= 0:
+            raise ValueError("registration_interval_s: must be above 0")
+        if self.lease_s < _LEASE_S_MIN:
+            raise ValueError(f"lease_s: at least {_LEASE_S_MIN:g}")
+        if self.token_ttl_s < 0:
+            raise ValueError("token_ttl_s: must not be negative")
+
+    @property
+    def storage_url(self) -> str:
+        """Where the accounts are."""
+        return self.database_url or f"sqlite:///{self.home / 'data' / 'auth.db'}"
+
+    @property
+    def pepper_path(self) -> Path:
+        """Where the pepper is."""
+        return self.pepper_file or self.home / "data" / "auth-pepper"
+
+    @property
+    def hash_thread_count(self) -> int:
+        """How many threads hash."""
+        return self.hash_workers or os.cpu_count() or 1

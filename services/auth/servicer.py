@@ -1,0 +1,245 @@
+"""The servicers: gRPC in, domain out. Checks the form of requests, counts, logs ids, and decides nothing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+from parley.auth.v1 import auth_pb2, auth_pb2_grpc
+
+from services.auth.names import RAW_CHARS_MAX, canonical_username
+from services.auth.revocations import EdgeBoot
+from services.common.errors import ParleyError
+from services.common.identity import peer_identity
+from services.common.logs import get_logger
+from services.common.wire.codes import ErrorCode
+from services.common.wire.limits import MAX_DEVICE_CHARS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    import grpc.aio
+
+    from services.auth.accounts import Accounts, AccountStatus, AccountStore
+    from services.auth.sessions import Sessions
+    from services.common.clock import Clock
+    from services.common.counters import Counters
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+DEADLINE_S = 30.0  # for a caller that named none: the longest that a person waits for a login
+PAGE_SIZE_DEFAULT = 100
+PAGE_SIZE_MAX = 1000
+_PASSWORD_CHARS_MAX = 1024  # beyond any password; bounds the work, not the password (see passwords)
+_ADDRESS_CHARS_MAX = 64  # an IPv6 address with a zone takes 62
+_EDGE_CHARS_MAX = 64
+_SESSION_ID_CHARS_MAX = 32
+_SESSION_IDS_MAX = 100_000  # as many connections as one edge can hold at all
+_log = get_logger(__name__)
+
+
+class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
+    """`parley.auth.v1.AuthService`: what an edge may ask."""
+
+    def __init__(self, *, accounts: Accounts, sessions: Sessions, clock: Clock, counters: Counters) -> None:
+        self._accounts = accounts
+        self._sessions = sessions
+        self._clock = clock
+        self._logins = counters.counter("parley.auth.logins", "1", "Logins that succeeded.")
+        self._failed_logins = counters.counter("parley.auth.logins.failed", "1", "Logins that were refused.")
+        self._registrations = counters.counter("parley.auth.registrations", "1", "Accounts made.")
+        counters.gauge("parley.auth.sessions", "1", "Open sessions.", lambda: sessions.open_count)
+        counters.gauge("parley.auth.accounts", "1", "Accounts.", lambda: accounts.count)
+
+    async def Register(self, request: auth_pb2.RegisterRequest, context: Context) -> auth_pb2.RegisterResponse:  # noqa: N802
+        """See the proto."""
+        _check_credentials(request)
+        account = await self._accounts.register(
+            username=request.username,
+            password=request.password,
+            address=request.address,
+            deadline=self._deadline(context),
+        )
+        self._registrations.add()
+        _log.info("account registered", user_id=account.user_id, address=request.address)
+        return auth_pb2.RegisterResponse(user_id=account.user_id, username=account.username)
+
+    async def Login(self, request: auth_pb2.LoginRequest, context: Context) -> auth_pb2.LoginResponse:  # noqa: N802
+        """See the proto."""
+        _check_credentials(request)
+        _check_length("device", request.device, MAX_DEVICE_CHARS)
+        edge = _edge(request.edge)
+        try:
+            account = await self._accounts.authenticate(
+                username=request.username,
+                password=request.password,
+                address=request.address,
+                deadline=self._deadline(context),
+            )
+            grant = await self._sessions.open(user_id=account.user_id, edge=edge, device=request.device)
+        except ParleyError as error:
+            self._failed_logins.add()
+            _log.info("login refused", code=error.code, address=request.address, edge=edge.name)
+            raise
+        self._logins.add()
+        _log.info("logged in", user_id=account.user_id, session_id=grant.session_id, edge=edge.name)
+        return auth_pb2.LoginResponse(
+            user_id=account.user_id,
+            username=account.username,
+            session_id=grant.session_id,
+            token=grant.token,
+            token_expires_at_ms=grant.token_expires_at_ms,
+        )
+
+    async def Logout(self, request: auth_pb2.LogoutRequest, context: Context) -> auth_pb2.LogoutResponse:  # noqa: N802
+        """See the proto."""
+        _check_length("session_id", request.session_id, _SESSION_ID_CHARS_MAX)
+        await self._sessions.log_out(request.session_id)
+        return auth_pb2.LogoutResponse()
+
+    async def EndSessions(  # noqa: N802
+        self, request: auth_pb2.EndSessionsRequest, context: Context
+    ) -> auth_pb2.EndSessionsResponse:
+        """See the proto."""
+        _check_session_ids(request.session_ids)
+        await self._sessions.end(request.session_ids)
+        return auth_pb2.EndSessionsResponse()
+
+    async def RenewLease(  # noqa: N802
+        self, request: auth_pb2.RenewLeaseRequest, context: Context
+    ) -> auth_pb2.RenewLeaseResponse:
+        """See the proto."""
+        _check_session_ids(request.session_ids)
+        ended = await self._sessions.renew(_edge(request.edge), request.session_ids)
+        return auth_pb2.RenewLeaseResponse(lease_s=self._sessions.lease_s, ended_session_ids=ended)
+
+    async def WatchRevocations(  # noqa: N802
+        self, request: auth_pb2.WatchRevocationsRequest, context: Context
+    ) -> AsyncIterator[auth_pb2.WatchRevocationsResponse]:
+        """See the proto."""
+        edge = _edge(request.edge)
+        subscription = await self._sessions.watch(edge)
+        try:
+            yield auth_pb2.WatchRevocationsResponse()
+            while revocations := await subscription.read():
+                yield auth_pb2.WatchRevocationsResponse(
+                    revocations=[
+                        auth_pb2.Revocation(session_id=one.session_id, reason=one.reason) for one in revocations
+                    ]
+                )
+            raise ParleyError(ErrorCode.UNAVAILABLE, "the watch has ended: open another")
+        finally:
+            self._sessions.unwatch(edge, subscription)
+
+    def _deadline(self, context: Context) -> float:
+        remaining_s = context.time_remaining()
+        return self._clock.monotonic() + (DEADLINE_S if remaining_s is None else min(remaining_s, DEADLINE_S))
+
+
+class AuthAdminServicer(auth_pb2_grpc.AuthAdminServiceServicer):
+    """`parley.auth.v1.AuthAdminService`: what an operator may ask."""
+
+    def __init__(self, *, store: AccountStore, sessions: Sessions) -> None:
+        self._store = store
+        self._sessions = sessions
+
+    async def ListAccounts(  # noqa: N802
+        self, request: auth_pb2.ListAccountsRequest, context: Context
+    ) -> auth_pb2.ListAccountsResponse:
+        """See the proto."""
+        size = request.page_size or PAGE_SIZE_DEFAULT
+        if not 1 <= size <= PAGE_SIZE_MAX:
+            raise _bad_request(f"page_size: 1 to {PAGE_SIZE_MAX}")
+        _check_length("query", request.query, RAW_CHARS_MAX)
+        after = _parse_page_token(request.page_token)
+        # Stored names are folded, so a part of one is too; what PRECIS refuses as a name may yet be a part.
+        query = canonical_username(request.query) or request.query.casefold()
+        found = await self._store.list_accounts(query=query, after=after, limit=size + 1)
+        page = found[:size]
+        return auth_pb2.ListAccountsResponse(
+            accounts=[_account(status) for status in page],
+            next_page_token=_page_token(page[-1].username) if len(found) > size else "",
+        )
+
+    async def SetAccountDisabled(  # noqa: N802
+        self, request: auth_pb2.SetAccountDisabledRequest, context: Context
+    ) -> auth_pb2.SetAccountDisabledResponse:
+        """See the proto."""
+        status = await self._find(request.username)
+        await self._store.set_disabled(status.user_id, disabled=request.disabled)
+        if request.disabled:  # in this order: after it no login gets through, so none is missed
+            await self._sessions.revoke_all(status.user_id)
+        operator = str(peer_identity(context))
+        _log.warning("account changed", user_id=status.user_id, disabled=request.disabled, operator=operator)
+        return auth_pb2.SetAccountDisabledResponse(account=_account(await self._find(status.username)))
+
+    async def RevokeSessions(  # noqa: N802
+        self, request: auth_pb2.RevokeSessionsRequest, context: Context
+    ) -> auth_pb2.RevokeSessionsResponse:
+        """See the proto."""
+        status = await self._find(request.username)
+        count = await self._sessions.revoke_all(status.user_id)
+        _log.warning("sessions revoked", user_id=status.user_id, count=count, operator=str(peer_identity(context)))
+        return auth_pb2.RevokeSessionsResponse(revoked_count=count)
+
+    async def _find(self, username: str) -> AccountStatus:
+        _check_length("username", username, RAW_CHARS_MAX)
+        name = canonical_username(username)
+        status = None if name is None else await self._store.account_status(name)
+        if status is None:
+            raise _bad_request("no such account")
+        return status
+
+
+def _check_credentials(request: auth_pb2.RegisterRequest | auth_pb2.LoginRequest) -> None:
+    _check_length("username", request.username, RAW_CHARS_MAX)
+    _check_length("password", request.password, _PASSWORD_CHARS_MAX)
+    _check_length("address", request.address, _ADDRESS_CHARS_MAX)
+
+
+def _check_session_ids(session_ids: Collection[str]) -> None:
+    if len(session_ids) > _SESSION_IDS_MAX:
+        raise _bad_request(f"session_ids: at most {_SESSION_IDS_MAX}")
+    for session_id in session_ids:
+        _check_length("session_ids", session_id, _SESSION_ID_CHARS_MAX)
+
+
+def _check_length(field: str, value: str, chars_max: int) -> None:
+    if len(value) > chars_max:
+        raise _bad_request(f"{field}: at most {chars_max} characters")
+
+
+def _edge(edge: auth_pb2.EdgeBoot) -> EdgeBoot:
+    for field, value in (("edge.name", edge.name), ("edge.boot_id", edge.boot_id)):
+        if not value:
+            raise _bad_request(f"{field}: is missing")
+        _check_length(field, value, _EDGE_CHARS_MAX)
+    return EdgeBoot(edge.name, edge.boot_id)
+
+
+def _page_token(username: str) -> str:
+    return base64.urlsafe_b64encode(username.encode()).decode("ascii")
+
+
+def _parse_page_token(token: str) -> str:
+    """The name behind which the page begins."""
+    _check_length("page_token", token, RAW_CHARS_MAX)
+    try:
+        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except (UnicodeError, binascii.Error):
+        raise _bad_request("page_token: not one of ours") from None
+
+
+def _account(status: AccountStatus) -> auth_pb2.Account:
+    return auth_pb2.Account(
+        user_id=status.user_id,
+        username=status.username,
+        created_at_ms=status.created_at_ms,
+        disabled=status.disabled,
+        online=status.online,
+    )
+
+
+def _bad_request(message: str) -> ParleyError:
+    return ParleyError(ErrorCode.BAD_REQUEST, message)
