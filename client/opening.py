@@ -1,0 +1,78 @@
+"""From the command line to a started session: which server, and why it is believed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from client.address import DEFAULT_HOST, Address
+from client.arguments import Options
+from client.chat import Chat
+from client.errors import ConnectError, RequestError, TrustError
+from client.known_hosts import KnownHosts, default_path
+from client.session import Session
+from client.stack import Stack, read_stack
+from client.transport import TlsConnector
+from client.trust import choose_trust, readable
+
+YES = "yes"
+
+
+def default_address(stack: Stack | None) -> Address:
+    """Where to connect when nobody said: the first edge of the stack here, or else the usual port of this machine."""
+    if stack is not None and stack.client_ports:
+        return Address(DEFAULT_HOST, stack.client_ports[0])
+    return Address()
+
+
+async def open_session(chat: Chat, options: Options) -> Address:
+    """Connects, attaches the session to the chat, and returns where it is connected to.
+
+    Asks whether to trust a certificate that nobody vouches for, where there is somebody to ask. Raises ConnectError,
+    TrustError.
+    """
+    stack = _stack(options.home)
+    address = options.address or default_address(stack)
+    known_hosts = KnownHosts(default_path(os.environ))
+    while True:
+        trust = choose_trust(address, ca=options.ca, stacks=[stack] if stack else [], known_hosts=known_hosts)
+        session = Session(TlsConnector(address, trust), on_event=chat.on_event, clock=chat.clock)
+        chat.attach(session)
+        try:
+            await session.start()
+        except TrustError as problem:
+            if not (problem.may_pin and problem.fingerprint and await _may_trust(chat, address, problem.fingerprint)):
+                raise
+            known_hosts.trust(address, problem.fingerprint)
+        else:
+            return address
+
+
+def _stack(home: Path) -> Stack | None:
+    try:
+        return read_stack(home)
+    except ValueError as error:
+        raise ConnectError(str(error)) from error
+
+
+async def _may_trust(chat: Chat, address: Address, fingerprint: str) -> bool:
+    answer = await chat.screen.ask(
+        f"No authority that this machine knows vouches for {address}. Its certificate has the SHA-256 fingerprint\n"
+        f"  {readable(fingerprint)}\n"
+        "Compare it with what the server's operator says. Trust this certificate from now on? Type yes: "
+    )
+    return answer is not None and answer.strip().lower() == YES
+
+
+async def log_in(session: Session, username: str, password: str, *, registers: bool) -> None:
+    """Logs in; where `registers` is set and there is no such account, makes it first. Raises RequestError."""
+    try:
+        await session.login(username, password)
+    except RequestError as problem:
+        if not registers or problem.code != "invalid_credentials":
+            raise
+        try:
+            await session.register(username, password)
+        except RequestError as refusal:
+            raise (problem if refusal.code == "username_taken" else refusal) from refusal
+        await session.login(username, password)

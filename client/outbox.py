@@ -1,0 +1,131 @@
+"""Texts that wait to be acknowledged: in order, each under its key, sent again until the server says what became of it.
+
+The server stores a key once, so sending again is always safe. Within a room the order is the order in which the texts
+were written: once one of them was turned away, the rest of that room goes out one at a time, because what follows
+would overtake it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from client.errors import OutboxFullError, RequestError
+
+TEXTS_MAX = 1000
+"""Texts that may wait; a person never gets there, and a program that does has to wait for acknowledgements."""
+
+WINDOW = 64
+"""Texts of one room on their way at a time: enough to fill the server's batches, little to send again after a loss."""
+
+REFUSALS_MAX = 10
+"""How often one text is offered again after the server turned it away before it is given up."""
+
+FIRST_WAIT_S = 0.5
+LARGEST_WAIT_S = 10.0
+"""Waits between two offers of one text where the server names none."""
+
+WORTH_RETRYING = frozenset({"rate_limited", "overloaded", "unavailable", "unknown_outcome"})
+"""Codes that say nothing against the text itself; the protocol allows to send it again under its key."""
+
+
+@dataclass
+class Text:
+    """A text on its way."""
+
+    key: str
+    room_id: str
+    text: str
+    is_in_flight: bool = False
+    refusals: int = 0
+
+
+@dataclass
+class _Lane:
+    texts: OrderedDict[str, Text] = field(default_factory=OrderedDict)
+    not_before: float = 0.0
+    window: int = WINDOW
+
+
+class Outbox:
+    """All unacknowledged texts, by room. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        self._room_of: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._room_of)
+
+    def add(self, *, key: str, room_id: str, text: str) -> None:
+        """Takes a text. Raises OutboxFullError."""
+        if len(self) >= TEXTS_MAX:
+            raise OutboxFullError(f"{TEXTS_MAX} messages wait to be acknowledged; try again when some are.")
+        self._room_of[key] = room_id
+        self._lanes.setdefault(room_id, _Lane()).texts[key] = Text(key, room_id, text)
+
+    def take_due(self, now: float) -> list[Text]:
+        """The texts that are to be sent now; they count as on their way from here on."""
+        due = []
+        for lane in self._lanes.values():
+            if lane.not_before > now:
+                continue
+            for index, text in enumerate(lane.texts.values()):
+                if index >= lane.window:
+                    break
+                if not text.is_in_flight:
+                    text.is_in_flight = True
+                    due.append(text)
+        return due
+
+    def next_due(self, now: float) -> float | None:
+        """When a lane that has to wait may go on, or None where none waits."""
+        return min((lane.not_before for lane in self._lanes.values() if lane.not_before > now), default=None)
+
+    def acknowledge(self, key: str) -> Text | None:
+        """A text is stored."""
+        return self._remove(key)
+
+    def refuse(self, key: str, error: RequestError, now: float) -> Text | None:
+        """The server turned a text away. Returns it where that is final, None where it will be sent again."""
+        room_id = self._room_of.get(key)
+        if room_id is None:
+            return None
+        lane = self._lanes[room_id]
+        text = lane.texts[key]
+        text.refusals += 1
+        if error.code not in WORTH_RETRYING or text.refusals > REFUSALS_MAX:
+            return self._remove(key)
+        text.is_in_flight = False
+        wait_s = error.retry_after_s
+        if wait_s is None:
+            wait_s = min(LARGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (text.refusals - 1))
+        lane.not_before = max(lane.not_before, now + wait_s)
+        lane.window = 1
+        return None
+
+    def disconnect(self) -> None:
+        """The connection is gone: whatever was on its way may have been lost and will be sent again."""
+        for lane in self._lanes.values():
+            lane.not_before = 0.0
+            for text in lane.texts.values():
+                text.is_in_flight = False
+
+    def clear(self, room_id: str | None = None) -> list[Text]:
+        """Gives up on everything, or on one room; returns what was not acknowledged."""
+        given_up = [
+            text for lane in self._lanes.values() for text in lane.texts.values() if room_id in (None, text.room_id)
+        ]
+        for text in given_up:
+            self._remove(text.key)
+        return given_up
+
+    def _remove(self, key: str) -> Text | None:
+        room_id = self._room_of.pop(key, None)
+        if room_id is None:
+            return None
+        lane = self._lanes[room_id]
+        text = lane.texts.pop(key)
+        if not lane.texts:
+            del self._lanes[room_id]  # and with it the memory of having been turned away
+        return text

@@ -1,0 +1,1 @@
+"""The chat as a pipe: lines in, lines out."""

@@ -1,0 +1,144 @@
+"""Sends texts until they are acknowledged, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from client.clock import Clock
+from client.connection import Connection
+from client.errors import ClientError, ConnectionLostError, RequestError
+from client.events import Event, TextAcknowledged, TextFailed
+from client.outbox import Outbox
+from client.replies import Stored, read, refused
+from client.tasks import TaskSet
+from services.common.wire.envelope import ServerEnvelope
+
+ANSWER_TIMEOUT_S = 30.0
+"""The server answers a text within 10 s, if only with unknown_outcome; without any answer the connection is broken."""
+
+
+class Sender:
+    """The outbox and the connection that it goes out on; `emit` gets what became of each text."""
+
+    def __init__(self, *, clock: Clock, emit: Callable[[Event], None], new_key: Callable[[], str]) -> None:
+        self._outbox = Outbox()
+        self._clock = clock
+        self._emit = emit
+        self._new_key = new_key
+        self._connection: Connection | None = None
+        self._tasks = TaskSet()
+        self._is_timed = False
+        self._shrunk: set[asyncio.Future[None]] = set()
+        self._awaited: dict[str, asyncio.Future[Stored]] = {}
+
+    def __len__(self) -> int:
+        return len(self._outbox)
+
+    def post(self, room_id: str, text: str) -> str:
+        """Queues a text and returns its key. Raises OutboxFullError."""
+        key = self._new_key()
+        self._outbox.add(key=key, room_id=room_id, text=text)
+        self._pump()
+        return key
+
+    async def send(self, room_id: str, text: str) -> Stored:
+        """Queues a text and waits until it is stored. Raises ClientError where it is not and never will be."""
+        key = self._new_key()
+        stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self._awaited[key] = stored
+        try:
+            self._outbox.add(key=key, room_id=room_id, text=text)
+            self._pump()
+            return await stored
+        finally:
+            del self._awaited[key]
+
+    def start(self, connection: Connection) -> None:
+        """The user is logged in on `connection`: everything unacknowledged goes out."""
+        self._connection = connection
+        self._pump()
+
+    async def stop(self) -> None:
+        """The connection is gone."""
+        self._connection = None
+        self._outbox.disconnect()
+        await self._tasks.close()
+        self._is_timed = False
+
+    def give_up(self, reason: str, *, room_id: str | None = None) -> None:
+        """Nothing more will be sent, or nothing more to one room."""
+        for text in self._outbox.clear(room_id):
+            self._failed(text.room_id, text.key, text.text, ConnectionLostError(reason))
+        self._wake()
+
+    async def wait_until_below(self, count: int) -> None:
+        """Waits until fewer than `count` texts are unacknowledged."""
+        while len(self._outbox) >= count:
+            shrunk: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._shrunk.add(shrunk)
+            try:
+                await shrunk
+            finally:
+                self._shrunk.discard(shrunk)
+
+    def _pump(self) -> None:
+        connection = self._connection
+        if connection is None or connection.is_ended:
+            return
+        now = self._clock.monotonic()
+        for text in self._outbox.take_due(now):
+            connection.send(
+                "text_message",
+                {"text": text.text, "key": text.key},
+                room_id=text.room_id,
+                on_answer=partial(self._answered, connection, text.key),
+                timeout_s=ANSWER_TIMEOUT_S,
+            )
+        due = self._outbox.next_due(now)
+        if due is not None and not self._is_timed:
+            self._is_timed = True
+            self._tasks.spawn(self._pump_after(due - now), name="sender-wait")
+
+    async def _pump_after(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._is_timed = False
+        self._pump()
+
+    def _answered(self, connection: Connection, key: str, answer: ServerEnvelope | ClientError) -> None:
+        if isinstance(answer, ConnectionLostError):
+            connection.end("the server did not answer")  # what became of the text will be asked on the next one
+            return
+        if isinstance(answer, ClientError):
+            if (text := self._outbox.acknowledge(key)) is not None:
+                self._failed(text.room_id, key, text.text, answer)
+        elif (error := refused(answer)) is not None:
+            self._refused(connection, key, error)
+        else:
+            stored = read(answer.data, Stored)
+            if (text := self._outbox.acknowledge(key)) is not None:
+                self._emit(TextAcknowledged(text.room_id, key, stored.epoch, stored.seq))
+            if (awaited := self._awaited.get(key)) is not None and not awaited.done():
+                awaited.set_result(stored)
+        self._wake()
+        self._pump()
+
+    def _refused(self, connection: Connection, key: str, error: RequestError) -> None:
+        if error.code == "not_authenticated":
+            connection.end("the server has forgotten the login")
+            return
+        text = self._outbox.refuse(key, error, self._clock.monotonic())
+        if text is not None:
+            self._failed(text.room_id, key, text.text, error)
+
+    def _failed(self, room_id: str, key: str, text: str, error: ClientError) -> None:
+        awaited = self._awaited.get(key)
+        if awaited is not None and not awaited.done():
+            awaited.set_exception(error)
+        self._emit(TextFailed(room_id, key, text, error))
+
+    def _wake(self) -> None:
+        for waiter in self._shrunk:
+            if not waiter.done():
+                waiter.set_result(None)

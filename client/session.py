@@ -1,0 +1,383 @@
+"""The client as a library: one user's session with a server, which mends itself.
+
+    session = Session(TlsConnector(address, trust), on_event=print)
+    await session.start()
+    await session.login("ada", password)
+    room = await session.join_room("lobby")
+    await session.send_text(room.room_id, "hello")
+
+A lost connection is made again by itself, with the login that is remembered in memory; messages that were missed
+meanwhile are fetched, and texts that were not acknowledged are sent again under the keys that they had. So whoever
+reads the events sees each message of each joined room once and in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from client.backoff import Backoff
+from client.catchup import CatchUp
+from client.clock import Clock, SystemClock
+from client.connection import Connection
+from client.errors import ClientError, InvalidTextError, NotReadyError, RequestError
+from client.events import (
+    ErrorReceived,
+    Event,
+    EventStream,
+    GoodbyeReceived,
+    LoggedOut,
+    NoticeReceived,
+    PresenceChanged,
+    RoomLost,
+    State,
+    StateChanged,
+)
+from client.link import Link
+from client.login import Credentials, log_in, log_in_again
+from client.replies import (
+    Farewell,
+    LeftRoom,
+    Login,
+    Messages,
+    Presence,
+    Registration,
+    RoomInfo,
+    RoomPage,
+    ServerInfo,
+    UserList,
+    read,
+)
+from client.rooms import Room, Rooms
+from client.sender import Sender
+from client.tasks import TaskSet
+from client.transport import Connector
+from services.common.wire import limits
+from services.common.wire.envelope import ServerEnvelope
+from services.common.wire.text import is_clean_text
+
+CLIENT_NAME = "parley/0.1.0"
+
+ENDING_REASONS = frozenset({"revoked", "replaced"})
+"""Goodbyes after which logging in again by itself would undo what somebody just did on purpose."""
+
+_uniform = random.SystemRandom().uniform
+
+SETTLE_S = 5.0
+"""How long leaving and logging out wait for what was written before; acknowledgements take milliseconds."""
+
+
+class Session:
+    """A session; `state` says how it stands, `rooms` the joined rooms, `username` who is logged in.
+
+    Events go to `on_event`, which must not wait, and to every iterator that `events` made. Requests raise RequestError
+    where the server refuses, NotReadyError without connection or login, ConnectionLostError where the connection ended
+    before the answer.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        client: str = CLIENT_NAME,
+        clock: Clock | None = None,
+        uniform: Callable[[float, float], float] = _uniform,
+        new_key: Callable[[], str] = lambda: secrets.token_urlsafe(16),
+    ) -> None:
+        self.state = State.CONNECTING
+        self.username: str | None = None
+        self._clock = clock or SystemClock()
+        self._uniform = uniform
+        self._listeners = [on_event] if on_event else []
+        self._restoring = TaskSet()
+        self._credentials: Credentials | None = None
+        self._is_logged_in = False  # on the present connection
+        self._catchup = CatchUp(clock=self._clock, emit=self._emit, on_change=self._update_state)
+        self._sender = Sender(clock=self._clock, emit=self._emit, new_key=new_key)
+        self._link = Link(
+            connector,
+            client=client,
+            clock=self._clock,
+            uniform=uniform,
+            on_event=self._handle,
+            on_positions=lambda said: self._catchup.learn(said.rooms),
+            on_up=self._is_up,
+            on_down=self._is_down,
+            on_state=self._set_state,
+        )
+
+    @property
+    def server(self) -> ServerInfo | None:
+        """What the server says of itself, once there was a connection."""
+        return self._link.server
+
+    @property
+    def rooms(self) -> Rooms:
+        """The joined rooms."""
+        return self._catchup.rooms
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many texts wait to be acknowledged."""
+        return len(self._sender)
+
+    def events(self) -> EventStream:
+        """Everything that happens from now on, to be read with `async for`; it ends with the session."""
+        stream = EventStream()
+        self._listeners.append(stream.put)
+        return stream
+
+    async def start(self) -> None:
+        """Connects. Raises ConnectError or TrustError; once it succeeded, lost connections are made again."""
+        await self._link.start()
+
+    async def close(self) -> None:
+        """Ends the session; what is not acknowledged is given up."""
+        await self._link.close()
+
+    async def register(self, username: str, password: str) -> str:
+        """Creates an account and returns its id; it does not log in."""
+        return await self._live().call(
+            "register_request",
+            {"username": username, "password": password},
+            then=lambda envelope: read(envelope.data, Registration).user_id,
+        )
+
+    async def login(self, username: str, password: str) -> list[Room]:
+        """Logs in, remembers the credentials for reconnects, and returns the user's rooms."""
+        if self._credentials is not None:
+            raise NotReadyError(f"You are logged in as {self.username} already.")
+        connection, credentials = self._live(), Credentials(username, password)
+        self._catchup.forget()
+        await log_in(connection, credentials, adopt=lambda login: self._adopt(connection, credentials, login))
+        return list(self.rooms)
+
+    async def logout(self) -> None:
+        """Logs out; the rooms stay the user's, but nothing of them is shown any more."""
+        self._logged_in()
+        await self.settle(SETTLE_S)
+        await self._logged_in().call("logout", then=lambda _: self._forget("You logged out."))
+
+    async def create_room(self, name: str, *, topic: str = "", private: bool = False) -> Room:
+        """Creates a room and is in it."""
+        data: dict[str, Any] = {"name": name}
+        if topic:
+            data["topic"] = topic
+        if private:
+            data["private"] = True
+        return await self._logged_in().call("create_room", data, then=self._entered)
+
+    async def join_room(self, room: str) -> Room:
+        """Joins a room: an id, an exact name regardless of case, or the beginning of an id, 4 characters or more."""
+        return await self._logged_in().call("join_room", room_id=room, then=self._entered)
+
+    async def leave_room(self, room_id: str) -> None:
+        """Leaves a room, after what was written to it has been acknowledged."""
+        self._logged_in()
+        await self.settle(SETTLE_S)  # commands go before texts at the server, so the texts would come too late
+        await self._logged_in().call("leave_room", room_id=room_id, then=self._left)
+
+    async def list_rooms(self, query: str = "", *, limit: int = limits.ROOMS_LIMIT_MAX, cursor: str = "") -> RoomPage:
+        """One page of the rooms that the user may see."""
+        data: dict[str, Any] = {"limit": limit}
+        if query:
+            data["query"] = query
+        if cursor:
+            data["cursor"] = cursor
+        return await self._logged_in().call("list_rooms", data, then=lambda envelope: read(envelope.data, RoomPage))
+
+    async def list_users(self, room_id: str) -> UserList:
+        """Who is in a room."""
+        return await self._logged_in().call(
+            "user_list", room_id=room_id, then=lambda envelope: read(envelope.data, UserList)
+        )
+
+    async def history(
+        self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int = 50
+    ) -> Messages:
+        """One page of a room's log, ascending: what ends before `before`, begins behind `after`, or the newest."""
+        data: dict[str, Any] = {"limit": limit}
+        if before is not None:
+            data["before"] = before
+        if after is not None:
+            data["after"] = after
+        return await self._logged_in().call(
+            "history", data, room_id=room_id, then=lambda envelope: read(envelope.data, Messages)
+        )
+
+    def check_text(self, text: str) -> None:
+        """Raises InvalidTextError, with what is wrong, for a text that the server would refuse."""
+        longest = self.server.max_text_chars if self.server else limits.MAX_TEXT_CHARS
+        if not text:
+            raise InvalidTextError("There is nothing to send.")
+        if len(text) > longest:
+            raise InvalidTextError(
+                f"This is too long: {len(text)} characters, and a message may have {longest}. Nothing was sent."
+            )
+        if not is_clean_text(text):
+            raise InvalidTextError("This contains control characters. Nothing was sent.")
+
+    def post_text(self, room_id: str, text: str) -> str:
+        """Queues a text and returns its key at once; TextAcknowledged or TextFailed will say what became of it.
+
+        Raises InvalidTextError, NotReadyError, OutboxFullError; then nothing was queued.
+        """
+        self._check_may_send(room_id, text)
+        return self._sender.post(room_id, text)
+
+    async def send_text(self, room_id: str, text: str) -> tuple[str, int]:
+        """Sends a text and returns its (epoch, seq) once it is stored. Raises ClientError where it never will be."""
+        self._check_may_send(room_id, text)
+        stored = await self._sender.send(room_id, text)
+        return stored.epoch, stored.seq
+
+    async def wait_until_below(self, count: int) -> None:
+        """Waits until fewer than `count` texts are unacknowledged."""
+        await self._sender.wait_until_below(count)
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Waits until everything is acknowledged, at most `timeout_s` seconds; returns whether it is."""
+        waits = (
+            asyncio.ensure_future(self._sender.wait_until_below(1)),
+            asyncio.ensure_future(self._clock.sleep(timeout_s)),
+        )
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        return len(self._sender) == 0
+
+    def _check_may_send(self, room_id: str, text: str) -> None:
+        self.check_text(text)
+        if self._credentials is None:
+            raise NotReadyError("You are not logged in.")
+        if room_id not in self.rooms:
+            raise NotReadyError("You are not in this room.")
+
+    def _live(self) -> Connection:
+        connection = self._link.connection
+        if connection is None or connection.is_ended:
+            raise NotReadyError("There is no connection to the server at the moment.")
+        return connection
+
+    def _logged_in(self) -> Connection:
+        connection = self._live()
+        if self._credentials is None:
+            raise NotReadyError("You are not logged in.")
+        if not self._is_logged_in:
+            raise NotReadyError("The connection is back, but the login is not yet; try again in a moment.")
+        return connection
+
+    def _entered(self, envelope: ServerEnvelope) -> Room:
+        return self._catchup.enter(read(envelope.data, RoomInfo))
+
+    def _left(self, envelope: ServerEnvelope) -> None:
+        room_id = read(envelope.data, LeftRoom).room_id
+        self.rooms.leave(room_id)
+        self._sender.give_up("You left the room.", room_id=room_id)
+
+    # What happens to the connection and to the login.
+
+    def _is_up(self, connection: Connection) -> None:
+        if self._credentials is not None:
+            self._restoring.spawn(self._restore(connection, self._credentials), name="restore-login")
+        self._update_state()
+
+    async def _is_down(self) -> None:
+        self._is_logged_in = False
+        await self._restoring.close()
+        await self._catchup.stop()
+        await self._sender.stop()
+
+    async def _restore(self, connection: Connection, credentials: Credentials) -> None:
+        try:
+            await log_in_again(
+                connection,
+                credentials,
+                adopt=lambda login: self._adopt(connection, credentials, login),
+                clock=self._clock,
+                backoff=Backoff(self._uniform),
+                on_wait=lambda reason: self._set_state(State.BEHIND, reason),
+            )
+        except RequestError as error:
+            self._lose_login(error.message)
+        except ClientError as error:
+            connection.end(str(error))
+
+    def _adopt(self, connection: Connection, credentials: Credentials, login: Login) -> None:
+        # Runs between two frames: the next one may already be a message of one of these rooms.
+        self._credentials, self.username, self._is_logged_in = credentials, login.username, True
+        self._catchup.start(connection, login.rooms, username=login.username)
+        self._sender.start(connection)
+        self._update_state()
+
+    def _forget(self, reason: str) -> None:
+        self._credentials = self.username = None
+        self._is_logged_in = False
+        self._catchup.forget()
+        self._sender.give_up(reason)
+        self._update_state()
+
+    def _lose_login(self, reason: str) -> None:
+        if self._credentials is not None:
+            self._forget(reason)
+            self._emit(LoggedOut(reason))
+
+    # What the server says without having been asked.
+
+    def _handle(self, envelope: ServerEnvelope) -> None:
+        data = envelope.data
+        match envelope.type:
+            case "messages":
+                self._catchup.receive(envelope.room_id, read(data, Messages))
+            case "user_list":
+                self._handle_presence(envelope.room_id, read(data, Presence))
+            case "notice":
+                self._emit(NoticeReceived(str(data.get("text", ""))))
+            case "goodbye":
+                self._handle_goodbye(read(data, Farewell))
+            case "error":
+                self._emit(ErrorReceived(str(data.get("code", "")), str(data.get("error", ""))))
+            case _:
+                pass  # a newer server may say more than this client knows
+
+    def _handle_presence(self, room_id: str | None, presence: Presence) -> None:
+        room = self.rooms.get(room_id)
+        if room is None:
+            return
+        if presence.action == "leave" and presence.username == self.username:
+            self.rooms.leave(room.room_id)
+            self._sender.give_up("You are no longer in the room.", room_id=room.room_id)
+            self._emit(RoomLost(room))
+        else:
+            self._emit(PresenceChanged(room, presence.action, presence.username, presence.online))
+
+    def _handle_goodbye(self, farewell: Farewell) -> None:
+        stay_away_s = None
+        if farewell.reconnect_after_ms is not None:
+            stay_away_s = self._link.stay_away(farewell.reconnect_after_ms / 1000)
+        self._emit(GoodbyeReceived(farewell.reason, stay_away_s))
+        if farewell.reason in ENDING_REASONS:
+            self._lose_login(f"the server ended the session ({farewell.reason})")
+
+    def _update_state(self) -> None:
+        if self._link.connection is None:
+            return
+        is_waiting = self._credentials is not None and not self._is_logged_in
+        self._set_state(State.BEHIND if is_waiting or self._catchup.is_behind else State.LIVE)
+
+    def _set_state(self, state: State, reason: str = "", retry_in_s: float | None = None) -> None:
+        if state is State.CLOSED:
+            self._sender.give_up("The session ended before this was acknowledged.")
+        if state is not self.state or reason:
+            self.state = state
+            self._emit(StateChanged(state, reason, retry_in_s))
+
+    def _emit(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)

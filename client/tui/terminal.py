@@ -1,0 +1,111 @@
+"""The terminal: a prompt that stays whole at the bottom while lines appear above it."""
+
+from __future__ import annotations
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth, Output
+from prompt_toolkit.shortcuts import CompleteStyle
+
+from client import display
+from client.chat import Chat
+from client.display import Line
+from client.events import State
+from client.tui.completion import ChatCompleter, DiscreetHistory
+
+STATE_STYLES = {
+    State.CONNECTING: "fg:ansired",
+    State.BEHIND: "fg:ansiyellow",
+    State.LIVE: "fg:ansigreen",
+    State.CLOSED: "fg:ansired",
+}
+
+
+class Terminal:
+    """The screen of a Chat on a terminal; used inside `patch_stdout`, so that output does not break the prompt."""
+
+    def __init__(self, *, colour: bool, input: Input | None = None, output: Output | None = None) -> None:  # noqa: A002
+        self._colour = colour
+        depth = None if colour else ColorDepth.DEPTH_1_BIT
+        self._questions: PromptSession[str] = PromptSession(color_depth=depth, input=input, output=output)
+        self._lines: PromptSession[str] = PromptSession(
+            history=DiscreetHistory(),
+            complete_while_typing=False,
+            complete_style=CompleteStyle.READLINE_LIKE,
+            reserve_space_for_menu=0,
+            key_bindings=_keys(),
+            erase_when_done=True,  # what was typed appears again as a message, or as the command that was run
+            color_depth=depth,
+            input=input,
+            output=output,
+        )
+
+    @property
+    def input(self) -> Input:
+        """Where keys come from."""
+        return self._lines.input
+
+    def show(self, line: Line) -> None:
+        """Shows a line above the prompt."""
+        print(line.render(colour=self._colour))
+        self.refresh()
+
+    async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
+        """Asks; None after Ctrl-C or Ctrl-D."""
+        try:
+            return await self._questions.prompt_async(question, is_password=is_secret)
+        except (KeyboardInterrupt, EOFError):
+            return None
+
+    async def read_line(self, chat: Chat) -> str:
+        """The next line that was typed. Raises EOFError after Ctrl-D."""
+        unsent, chat.unsent = chat.unsent, ""
+        return await self._lines.prompt_async(
+            lambda: _prompt(chat),
+            bottom_toolbar=lambda: _toolbar(chat),
+            completer=ChatCompleter(chat),
+            default=unsent,
+        )
+
+    def refresh(self) -> None:
+        """Draws the prompt and the toolbar again."""
+        self._lines.app.invalidate()
+
+    def stop(self) -> None:
+        """Ends the line that is being typed, as Ctrl-D does."""
+        for session in (self._lines, self._questions):
+            if session.app.is_running and not session.app.is_done:
+                session.app.exit(exception=EOFError)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    def _clear(event: KeyPressEvent) -> None:
+        event.current_buffer.reset()
+
+    return keys
+
+
+def _prompt(chat: Chat) -> FormattedText:
+    room = chat.current
+    where = f"#{display.clean(room.name)}" if room else ""
+    return FormattedText([("bold", f"{where}> ")])
+
+
+def _toolbar(chat: Chat) -> FormattedText:
+    session = chat.session
+    parts = [
+        ("", " "),
+        (STATE_STYLES[session.state], session.state.value),
+        ("", f" | {display.clean(session.username)}" if session.username else " | not logged in"),
+    ]
+    rooms = [("bold" if room is chat.current else "", display.clean(room.name)) for room in session.rooms]
+    for style, name in rooms:
+        parts += [("", " | " if (style, name) == rooms[0] else " "), (style, f"#{name}")]
+    if session.unacknowledged:
+        parts.append(("", f" | {session.unacknowledged} not acknowledged yet"))
+    return FormattedText(parts)
