@@ -1,0 +1,1 @@
+"""metrics: receives what the other services count; writes statistics and draws graphs."""

@@ -1,0 +1,60 @@
+"""config: what the metrics service is told. Paths that are left out are under the home directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.config import ServiceConfig
+
+# An instance that missed so many of its exports has vanished.
+MISSED_EXPORTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig(ServiceConfig):
+    """The common keys and these.
+
+    `stats_interval_s` is the time between two lines of `stats_file`, `graphs_interval_s` that between two drawings.
+    An export with more than `max_points_per_export` points is refused whole: ours have some hundreds. So are points of
+    new series of an instance that has `max_series_per_instance`, and exports of new instances when there are
+    `max_instances`; together they bound the memory to some tens of megabytes.
+    """
+
+    stats_interval_s: float = 60.0
+    graphs_interval_s: float = 300.0
+    stats_file: Path | None = None
+    graphs_dir: Path | None = None
+    database_url: str | None = None
+    max_instances: int = 200
+    max_series_per_instance: int = 1_000
+    max_points_per_export: int = 10_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("stats_interval_s", "graphs_interval_s"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1")
+        for key in ("max_instances", "max_series_per_instance", "max_points_per_export"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1")
+
+    @property
+    def statistics_path(self) -> Path:
+        """Where the statistics go."""
+        return self.stats_file or self.home / "logs" / "performance_stats.json"
+
+    @property
+    def graphs_path(self) -> Path:
+        """The directory of the graphs."""
+        return self.graphs_dir or self.home / "monitoring" / "graphs"
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.home / 'data' / 'metrics.db'}"
+
+    @property
+    def stale_after_s(self) -> float:
+        """How long an instance may be silent until it no longer counts."""
+        return MISSED_EXPORTS * self.metrics_interval_s

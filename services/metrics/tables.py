@@ -1,0 +1,43 @@
+"""tables: a sample for each interval, messages by hour, and how far each source has counted."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Integer, LargeBinary, MetaData, String, Table
+
+metadata = MetaData()
+
+# Ordered by the time of the clock, of which there may be two the same when it was set back.
+samples = Table(
+    "samples",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("requests", Integer, nullable=False),
+    Column("processing_mean_ms", Float),
+    Column("processing_p50_ms", Float),
+    Column("processing_p99_ms", Float),
+    Column("latencies", Integer, nullable=False),
+    Column("latency_mean_ms", Float),
+    Column("latency_p50_ms", Float),
+    Column("latency_p99_ms", Float),
+    Column("messages_per_second", Float, nullable=False),
+)
+
+# `hour` counts hours since 1970.
+hourly_messages = Table(
+    "hourly_messages",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("messages", Integer, nullable=False),
+)
+
+# `runs` is JSON: a list of (metric, attributes, start_ns, value).
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("service", String(32), primary_key=True),
+    Column("instance", String(64), primary_key=True),
+    Column("kept_at", Float, nullable=False, index=True),
+    Column("time_ns", BigInteger, nullable=False),
+    Column("runs", LargeBinary, nullable=False),
+)
