@@ -10,6 +10,9 @@ from typing import Final
 
 PROTOCOL_VERSION: Final = 2
 
+PROTOCOL_VERSION_MAX: Final = 1_000
+"""A later client may ask for a later version and is told which one it gets; a number beyond this is nonsense."""
+
 LENGTH_BYTES: Final = 4
 """Every frame begins with its payload's length, unsigned big-endian."""
 
@@ -35,9 +38,6 @@ MAX_KEY_CHARS: Final = 64
 
 MAX_TEXT_CHARS: Final = 4_000
 """Code points in one text: about two printed pages."""
-
-MAX_TYPE_CHARS: Final = 64
-"""Longer than any type that exists; what is longer is not worth echoing."""
 
 MAX_FIELD_CHARS: Final = 1_024
 """Names, passwords and topics on the wire: a sane ceiling; the services' own rules are narrower and have own codes."""

@@ -23,8 +23,8 @@ _RoomRef = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ROOM_REF_CHAR
 _Key = Annotated[str, Meta(min_length=1, max_length=limits.MAX_KEY_CHARS)]
 _Seq = Annotated[int, Meta(ge=0, le=limits.MAX_SEQ)]
 _PageLimit = Annotated[int, Meta(ge=1, le=limits.PAGE_LIMIT_MAX)]
-_FileId = Annotated[str, Meta(pattern=f"^[0-9a-fA-F]{{{limits.FILE_ID_HEX_CHARS}}}$")]
-_Sha256 = Annotated[str, Meta(pattern=f"^[0-9a-fA-F]{{{limits.SHA256_HEX_CHARS}}}$")]
+_FileId = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{{limits.FILE_ID_HEX_CHARS}}}\Z")]
+_Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-fA-F]{{{limits.SHA256_HEX_CHARS}}}\Z")]
 _FileName = Annotated[str, Meta(min_length=1, max_length=limits.MAX_FILENAME_CHARS)]
 
 
@@ -32,7 +32,7 @@ class Hello(msgspec.Struct, frozen=True):
     """Asks for version 2 of the protocol, and says what the client is (``name/version``, for operators)."""
 
     type: ClassVar[str] = "hello"
-    protocol: Annotated[int, Meta(ge=limits.PROTOCOL_VERSION)]
+    protocol: Annotated[int, Meta(ge=limits.PROTOCOL_VERSION, le=limits.PROTOCOL_VERSION_MAX)]
     client: Annotated[str, Meta(max_length=limits.MAX_CLIENT_CHARS)] = ""
 
 
@@ -148,6 +148,9 @@ class FileOffer(msgspec.Struct, frozen=True):
     size: Annotated[int, Meta(ge=0, le=limits.MAX_SEQ)]
     sha256: _Sha256
     mime: Annotated[str, Meta(max_length=limits.MAX_MIME_CHARS)] = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "sha256", self.sha256.lower())
 
 
 class FileGet(msgspec.Struct, frozen=True):

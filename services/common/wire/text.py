@@ -51,10 +51,11 @@ def _is_between_arabic(name: str, index: int) -> bool:
 
 
 # Control sequences of ECMA-48, introduced by ESC or by a C1 character. A string (OSC, DCS, SOS, PM, APC) without an
-# end loses its introducer only: what follows is then plain text, and hiding it would serve nobody.
+# end loses its introducer only: what follows is then plain text, and hiding it would serve nobody. Its body ends at any
+# other introducer too, so that no input is scanned more than once.
 _SEQUENCE = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI … final byte
-    "|(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"  # a string … BEL or ST
+    "|(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f]*(?:\x07|\x1b\\\\|\x9c)"  # a string … BEL or ST
     "|(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f])"
     "|\x1b[ -/]*[0-~]?"  # any other escape sequence
 )
