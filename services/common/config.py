@@ -172,9 +172,10 @@ def _from_toml(hint: Any, value: object, place: str) -> object:
         return tuple(_from_toml(typing.get_args(kind)[0], item, place) for item in value)
     if kind is Path and isinstance(value, str) and value:
         return Path(value).expanduser()
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if type(value) is kind:
+    if kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    elif type(value) is kind:
         return value
     raise ConfigError(place, f"expected {_NAMES.get(kind, str(kind))}")
 

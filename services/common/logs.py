@@ -6,11 +6,12 @@ Records of the standard library's loggers (grpc, sqlalchemy, opentelemetry) come
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import msgspec
 import structlog
 
 from services.common.log_file import LogFile
@@ -69,7 +70,8 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """The event as one line of JSON, the same keys first in every line."""
     first = {key: event.pop(key, None) for key in ("ts", "level", "service", "event")}
-    return msgspec.json.encode({**first, **event}, enc_hook=repr).decode("utf-8", "replace")
+    # ASCII only: what a terminal or a line splitter takes for a control, such as U+0085 or U+2028, stays escaped.
+    return json.dumps({**first, **event}, separators=(",", ":"), default=repr)
 
 
 def _is_secret(key: object) -> bool:
@@ -83,7 +85,7 @@ def _clean(value: object, depth: int) -> object:
         return {str(k): _REDACTED if _is_secret(k) else _clean(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(item, depth + 1) for item in value]
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**64 else str(value)
