@@ -4,18 +4,26 @@
     config = material.config("auth", tmp_path)          # a ServiceConfig with the auth service's identity
     pair = material.pair("admin/alice")                 # (certificate, private key) of any identity
 
-`foreign()` is an authority that nobody trusts, with the same identities.
+`foreign()` is an authority that nobody trusts, with the same identities. For certificates that the stack would not make
+there are `make_authority` and `make_certificate`.
 """
 
 from __future__ import annotations
 
 import atexit
+import datetime
 import functools
+import ipaddress
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from deploy.local import certificates
 from services.common.config import ServiceConfig
@@ -86,3 +94,76 @@ def _make() -> Material:
     directory = Path(tempfile.mkdtemp(prefix="parley-test-certificates-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return Material(directory, certificates.ensure_stack(directory))
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority; `file` is its certificate."""
+
+    file: Path
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def make_authority(folder: Path, name: str = "test authority") -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(name, name, key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / f"{name.replace(' ', '-')}.pem"
+    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return Authority(file, certificate, key)
+
+
+def make_certificate(
+    folder: Path, authority: Authority, *, dns: list[str], addresses: list[str] | None = None, name: str = "server"
+) -> tuple[Path, Path]:
+    """Writes a certificate and its key; returns both paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = [x509.DNSName(one) for one in dns]
+    names += [x509.IPAddress(ipaddress.ip_address(one)) for one in addresses or []]
+    issuer = authority.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    certificate = (
+        _builder(name, str(issuer), key)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / f"{name}-cert.pem", folder / f"{name}-key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate_file, key_file
+
+
+def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+
+
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
