@@ -1,0 +1,335 @@
+"""What every store of the auth service must do: accounts, leases, sessions; on each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import inspect
+from sqlalchemy.exc import IntegrityError
+
+from services.auth import tables
+from services.auth.accounts import Account
+from services.auth.names import Username
+from services.auth.revocations import EdgeBoot, EndedSession
+from services.auth.sessions import AccountClosed, AlreadyOpen, BootSuperseded, Moment, NewSession, Opened
+from services.auth.store import SqlStore
+from services.common.db import Database, migrate
+from tests.helpers.auth_world import MIGRATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+EDGE = EdgeBoot("edge-1", "boot-a")
+REBORN = EdgeBoot("edge-1", "boot-b")
+OTHER = EdgeBoot("edge-2", "boot-c")
+LEASE_MS = 15_000
+TOKEN_MS = 600_000
+DAY_MS = 24 * 3600 * 1000
+
+
+def at(now_ms: int) -> Moment:
+    return Moment(now_ms=now_ms, lease_until_ms=now_ms + LEASE_MS, token_until_ms=now_ms + TOKEN_MS)
+
+
+def account(name: str, **changes: object) -> Account:
+    made = Account(
+        user_id=f"id-{name}"[:16],
+        username=name,
+        skeleton=f"look of {name}",
+        password_hash=f"hash of {name}",
+        created_at_ms=1_700_000_000_000,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def session(session_id: str, user_id: str, edge: EdgeBoot = EDGE) -> NewSession:
+    return NewSession(
+        session_id=session_id, user_id=user_id, token_hash=session_id.encode() * 2, edge=edge, device="phone"
+    )
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    assert request.param == "sqlite"
+    return f"sqlite:///{tmp_path / 'auth.db'}"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[SqlStore]:
+    migrate(url, MIGRATIONS)
+    database = Database(url)
+    yield SqlStore(database)
+    await database.close()
+
+
+@pytest.fixture
+async def alice(store: SqlStore) -> Account:
+    alice = account("alice")
+    assert await store.insert_account(alice)
+    return alice
+
+
+# Accounts
+
+
+async def test_an_account_is_found_as_it_was_stored(store: SqlStore, alice: Account) -> None:
+    assert await store.find_account("alice") == alice
+    assert await store.find_account("Alice") is None
+    assert await store.find_account("nobody") is None
+    assert await store.count_accounts() == 1
+
+
+async def test_a_name_and_a_look_are_taken_once(store: SqlStore, alice: Account) -> None:
+    assert not await store.insert_account(account("alice", user_id="x", skeleton="y"))
+    assert not await store.insert_account(account("other", skeleton=alice.skeleton))
+    assert await store.is_taken(Username(text="alice", skeleton="new"))
+    assert await store.is_taken(Username(text="new", skeleton=alice.skeleton))
+    assert not await store.is_taken(Username(text="new", skeleton="new"))
+    assert await store.count_accounts() == 1
+
+
+async def test_of_racing_registrations_one_wins_and_spoils_no_other(store: SqlStore) -> None:
+    racers = [account("alice", user_id=f"a{n}") for n in range(20)] + [account(f"user{n}") for n in range(20)]
+    results = await asyncio.gather(*(store.insert_account(one) for one in racers))
+    assert sum(results[:20]) == 1
+    assert all(results[20:])
+
+
+async def test_a_hash_is_replaced_unless_it_has_changed(store: SqlStore, alice: Account) -> None:
+    await store.replace_password_hash(alice.user_id, old="another", new="new")
+    assert await store.find_account("alice") == alice
+    await store.replace_password_hash(alice.user_id, old=alice.password_hash, new="new")
+    assert await store.find_account("alice") == replace(alice, password_hash="new")
+
+
+async def test_accounts_are_listed_by_name_in_pages(store: SqlStore) -> None:
+    for name in ("cyd", "bob", "bo%b", "bo_b", "علی", "alice"):
+        await store.insert_account(account(name))
+    names = [status.username for status in await store.list_accounts(query="", after="", limit=10)]
+    assert names == sorted(["cyd", "bob", "bo%b", "bo_b", "علی", "alice"])
+    assert [s.username for s in await store.list_accounts(query="", after=names[1], limit=2)] == names[2:4]
+    assert [s.username for s in await store.list_accounts(query="b", after="", limit=10)] == ["bo%b", "bo_b", "bob"]
+    assert [s.username for s in await store.list_accounts(query="%", after="", limit=10)] == ["bo%b"]
+    assert [s.username for s in await store.list_accounts(query="_", after="", limit=10)] == ["bo_b"]
+    assert await store.list_accounts(query="' OR 1=1 --", after="", limit=10) == []
+
+
+async def test_a_status_tells_disabled_and_online(store: SqlStore, alice: Account) -> None:
+    status = await store.account_status("alice")
+    assert status is not None
+    assert (status.user_id, status.disabled, status.online) == (alice.user_id, False, False)
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.set_disabled(alice.user_id, disabled=True)
+    status = await store.account_status("alice")
+    assert status is not None
+    assert (status.disabled, status.online) == (True, True)
+    await store.end_sessions(["s1"], at(1))
+    await store.set_disabled(alice.user_id, disabled=False)
+    (status,) = await store.list_accounts(query="", after="", limit=1)
+    assert (status.disabled, status.online) == (False, False)
+    assert status.disabled is False
+    assert status.online is False
+    assert await store.account_status("nobody") is None
+
+
+# Sessions
+
+
+async def test_an_account_has_one_session(store: SqlStore, alice: Account) -> None:
+    assert await store.open_session(session("s1", alice.user_id), at(1000)) == Opened(ended=[])
+    for edge in (EDGE, OTHER):
+        again = await store.open_session(session("s2", alice.user_id, edge), at(2000))
+        assert again == AlreadyOpen(since_ms=1000)
+    assert await store.count_open_sessions() == 1
+
+
+async def test_of_racing_logins_one_wins(store: SqlStore, alice: Account) -> None:
+    results = await asyncio.gather(
+        *(store.open_session(session(f"s{n}", alice.user_id, EDGE if n % 2 else OTHER), at(n)) for n in range(30))
+    )
+    assert sum(isinstance(result, Opened) for result in results) == 1
+    assert sum(isinstance(result, AlreadyOpen) for result in results) == 29
+    assert await store.count_open_sessions() == 1
+
+
+async def test_a_disabled_or_unknown_account_gets_no_session(store: SqlStore, alice: Account) -> None:
+    await store.set_disabled(alice.user_id, disabled=True)
+    assert isinstance(await store.open_session(session("s1", alice.user_id), at(0)), AccountClosed)
+    assert isinstance(await store.open_session(session("s1", "nobody"), at(0)), AccountClosed)
+    assert await store.count_open_sessions() == 0
+
+
+async def test_an_ended_session_makes_room_for_the_next(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    assert await store.end_sessions(["s1", "unknown"], at(5)) == 1
+    assert await store.end_sessions(["s1"], at(6)) == 0
+    assert await store.open_session(session("s2", alice.user_id), at(7)) == Opened(ended=[])
+
+
+async def test_thousands_of_sessions_end_in_one_call(store: SqlStore) -> None:
+    people = [account(f"user{n}") for n in range(1200)]
+    await asyncio.gather(*(store.insert_account(one) for one in people))
+    await asyncio.gather(*(store.open_session(session(f"s{n}", one.user_id), at(0)) for n, one in enumerate(people)))
+    assert await store.end_sessions([f"s{n}" for n in range(50_000)], at(1)) == 1200
+    assert await store.count_open_sessions() == 0
+
+
+async def test_a_deleted_session_leaves_no_token(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    assert await store.delete_session("s1") is True
+    assert await store.delete_session("s1") is False
+    await store.open_session(session("s1", alice.user_id), at(0))  # the same token: nothing of it was left
+    await store.end_sessions(["s1"], at(1))
+    assert await store.delete_session("s1") is False  # it was not open any more
+
+
+async def test_all_sessions_of_an_account_are_deleted(store: SqlStore, alice: Account) -> None:
+    bob = account("bob")
+    await store.insert_account(bob)
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.end_sessions(["s1"], at(1))
+    await store.open_session(session("s2", alice.user_id), at(2))
+    await store.open_session(session("s3", bob.user_id), at(2))
+    assert await store.delete_sessions_of(alice.user_id) == [EndedSession("s2", EDGE)]
+    assert await store.delete_sessions_of(alice.user_id) == []
+    assert await store.open_sessions_of(EDGE) == {"s3": 2}
+
+
+# Leases
+
+
+async def test_a_session_without_a_lease_gives_way_to_a_login(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    late = session("s2", alice.user_id, OTHER)
+    assert await store.open_session(late, at(LEASE_MS - 1)) == AlreadyOpen(since_ms=0)
+    assert await store.open_session(late, at(LEASE_MS)) == Opened(ended=[EndedSession("s1", EDGE)])
+    assert await store.open_sessions_of(EDGE) == {}
+    assert await store.open_sessions_of(OTHER) == {"s2": LEASE_MS}
+
+
+async def test_a_renewed_lease_keeps_the_session(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    assert await store.renew_lease(EDGE, at(10_000)) == []
+    assert await store.renew_lease(EDGE, at(5_000)) == []  # late and out of order: takes nothing back
+    other = session("s2", alice.user_id, OTHER)
+    assert await store.open_session(other, at(24_999)) == AlreadyOpen(since_ms=0)
+    assert await store.end_leaseless(at(24_999)) == []
+    assert await store.end_leaseless(at(25_000)) == [EndedSession("s1", EDGE)]
+    assert await store.end_leaseless(at(25_000)) == []
+
+
+async def test_a_login_keeps_the_lease_of_its_edge(store: SqlStore, alice: Account) -> None:
+    bob = account("bob")
+    await store.insert_account(bob)
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.open_session(session("s2", bob.user_id), at(10_000))
+    assert await store.end_leaseless(at(20_000)) == []
+    assert {one.session_id for one in await store.end_leaseless(at(25_000))} == {"s1", "s2"}
+
+
+async def test_a_new_boot_ends_what_the_old_one_left(store: SqlStore, alice: Account) -> None:
+    bob = account("bob")
+    await store.insert_account(bob)
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.open_session(session("s2", bob.user_id, OTHER), at(0))
+    assert await store.renew_lease(REBORN, at(10)) == [EndedSession("s1", EDGE)]
+    assert await store.renew_lease(REBORN, at(11)) == []
+    assert await store.count_open_sessions() == 1
+
+
+async def test_a_login_through_a_new_boot_replaces_the_own_old_session(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    result = await store.open_session(session("s2", alice.user_id, REBORN), at(10))
+    assert result == Opened(ended=[EndedSession("s1", EDGE)])
+
+
+async def test_a_superseded_boot_never_comes_back(store: SqlStore, alice: Account) -> None:
+    await store.renew_lease(EDGE, at(0))
+    await store.renew_lease(REBORN, at(1))
+    assert isinstance(await store.renew_lease(EDGE, at(2)), BootSuperseded)
+    assert isinstance(await store.open_session(session("s1", alice.user_id, EDGE), at(3)), BootSuperseded)
+    assert await store.open_session(session("s2", alice.user_id, REBORN), at(4)) == Opened(ended=[])
+    await store.extend_leases(at(5))
+    assert isinstance(await store.renew_lease(EDGE, at(6)), BootSuperseded)
+
+
+async def test_all_leases_can_be_extended(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.extend_leases(at(100_000))
+    assert await store.end_leaseless(at(114_999)) == []
+    assert await store.end_leaseless(at(115_000)) == [EndedSession("s1", EDGE)]
+
+
+async def test_purge_removes_only_what_nobody_can_use(store: SqlStore, alice: Account) -> None:
+    bob = account("bob")
+    await store.insert_account(bob)
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.end_sessions(["s1"], at(100))
+    await store.open_session(session("s2", alice.user_id), at(200))
+    again = session("s1", bob.user_id)  # with the same token, which is unique as long as it is kept
+    await store.purge(at(100 + TOKEN_MS - 1))
+    with pytest.raises(IntegrityError):
+        await store.open_session(again, at(300))
+    await store.purge(at(100 + TOKEN_MS))
+    assert await store.open_session(again, at(300)) == Opened(ended=[])
+    await store.purge(at(100 + 2 * TOKEN_MS))
+    assert await store.count_open_sessions() == 2  # an open session's token does not expire
+
+
+async def test_purge_forgets_boots_that_are_long_gone(store: SqlStore) -> None:
+    await store.renew_lease(EDGE, at(0))
+    await store.renew_lease(REBORN, at(1))
+    await store.purge(at(LEASE_MS + DAY_MS))
+    assert isinstance(await store.renew_lease(EDGE, at(LEASE_MS + DAY_MS)), BootSuperseded)
+    await store.purge(at(LEASE_MS + DAY_MS + 2))
+    assert await store.renew_lease(EDGE, at(LEASE_MS + DAY_MS + 3)) == []
+
+
+# The schema
+
+
+async def test_everything_is_there_after_opening_the_database_again(url: str) -> None:
+    for attempt in range(2):
+        migrate(url, MIGRATIONS)
+        database = Database(url)
+        store = SqlStore(database)
+        if attempt == 0:
+            await store.insert_account(account("alice"))
+            await store.open_session(session("s1", "id-alice"), at(0))
+        assert await store.find_account("alice") == account("alice")
+        assert await store.open_sessions_of(EDGE) == {"s1": 0}
+        await database.close()
+
+
+async def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
+    migrate(url, MIGRATIONS)
+    database = Database(url)
+    there = await database.read(
+        lambda connection: {
+            table: (
+                {
+                    (column["name"], str(column["type"]), column["nullable"])
+                    for column in inspect(connection).get_columns(table)
+                },
+                {
+                    (index["name"], tuple(index["column_names"]), bool(index["unique"]))
+                    for index in inspect(connection).get_indexes(table)
+                },
+            )
+            for table in inspect(connection).get_table_names()
+            if table != "alembic_version"
+        }
+    )
+    await database.close()
+    wanted = {
+        table.name: (
+            {(column.name, str(column.type), column.nullable) for column in table.columns},
+            {(index.name, tuple(index.columns.keys()), index.unique) for index in table.indexes},
+        )
+        for table in tables.metadata.sorted_tables
+    }
+    assert there == wanted
