@@ -189,9 +189,9 @@ async def test_a_guesser_elsewhere_does_not_keep_the_owner_out(world: World) -> 
 async def test_hanging_up_early_does_not_make_guesses_free(tmp_path: Path, hashes: HeldHashes) -> None:
     async with auth_world.make(tmp_path, hash_workers=6) as world:
         tasks = [asyncio.create_task(world.authenticate("nobody", f"guess {n}", address=ELSEWHERE)) for n in range(6)]
-        for task in tasks:
-            await hashes.wait_started()
         for _ in tasks:
+            await hashes.wait_started()
+        for task in tasks:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
