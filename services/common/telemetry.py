@@ -86,8 +86,12 @@ class Telemetry:
 
         def close() -> None:
             try:
-                _close(provider, web)
+                if provider is not None:
+                    provider.shutdown(timeout_millis=SHUTDOWN_S * 1_000)
                 loop.call_soon_threadsafe(closed.set)
+                if web is not None:  # takes half a second, for which nobody needs to wait
+                    web[0].shutdown()
+                    web[0].server_close()
             except Exception as error:  # noqa: BLE001 - the process ends anyway, and should do so in peace
                 _log.warning("telemetry did not end in order", exc_info=error)
 
@@ -95,16 +99,6 @@ class Telemetry:
         threading.Thread(target=close, name="telemetry-shutdown", daemon=True).start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(closed.wait(), SHUTDOWN_S)
-
-
-def _close(provider: MeterProvider | None, web: tuple[WSGIServer, threading.Thread] | None) -> None:
-    if provider is not None:
-        provider.shutdown(timeout_millis=SHUTDOWN_S * 1_000)
-    if web is not None:
-        server, thread = web
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _instrument(meter: Meter, family: Family) -> None:
