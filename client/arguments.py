@@ -32,9 +32,10 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `parley chat`."""
     made = argparse.ArgumentParser(
         prog="parley chat",
-        description="Chat in the terminal. With --plain, or without a terminal: each line of the standard input is sent (or "
-        "run, if it begins with /), and what others say is written to the standard output; at the end of the input "
-        "it waits until everything is acknowledged, and ends with status 0, or 1 and a reason on the standard error.",
+        description="Chat in the terminal. With --plain, or without a terminal: each line of the standard input is "
+        "sent (or run, if it begins with /), and what others say is written to the standard output; at the end of the "
+        "input it waits until everything is acknowledged, and ends with status 0, or 1 and a reason on the standard "
+        "error.",
     )
     made.add_argument("address", nargs="?", metavar="HOST[:PORT]", help="the server; default: the one on this machine")
     made.add_argument("--plain", action="store_true", help="lines in, lines out; for pipes and programs")

@@ -10,7 +10,7 @@ from typing import Protocol
 from client import commands, display
 from client.clock import Clock
 from client.display import Kind, Line
-from client.errors import ClientError, InvalidTextError, NotReadyError
+from client.errors import ClientError, NotReadyError
 from client.events import Event, LoggedOut, MessageArrived, PresenceChanged, State, StateChanged, TextFailed
 from client.narrator import Narrator
 from client.replies import Message
@@ -54,7 +54,6 @@ class Chat:
         self.shows_context = shows_context
         self.is_quitting = False
         self.error_count = 0
-        self.unsent = ""
         self.users: dict[str, None] = {}  # a set that keeps its order
         self.listed_rooms: dict[str, str] = {}
         self.ended = asyncio.Event()  # the session cannot go on
@@ -126,16 +125,12 @@ class Chat:
             self.fail_because(problem)
 
     def say(self, text: str) -> None:
-        """Sends a text to the current room; one that cannot be sent is kept in `unsent`."""
-        try:
-            if self.session.username is None:
-                raise NotReadyError("You are not logged in: /login NAME, or /register NAME for a new account.")
-            if (room := self.current) is None:
-                raise NotReadyError(self._no_room())
-            self.session.post_text(room.room_id, text)
-        except InvalidTextError:
-            self.unsent = text
-            raise
+        """Sends a text to the current room. Raises ClientError with what has to be done first."""
+        if self.session.username is None:
+            raise NotReadyError("You are not logged in: /login NAME, or /register NAME for a new account.")
+        if (room := self.current) is None:
+            raise NotReadyError(self._no_room())
+        self.session.post_text(room.room_id, text)
 
     def _no_room(self) -> str:
         if len(self.session.rooms):

@@ -111,7 +111,7 @@ COMMANDS: dict[str, Command] = {
         Command("leave", "[ROOM]", "leaves the current room, or another", actions.leave, completer=joined_rooms),
         Command("rooms", "[QUERY]", "lists the rooms, or those with QUERY in their name", actions.rooms),
         Command(
-            "users", "[ROOM]", "lists who is in the current room, or another one", actions.users, completer=joined_rooms
+            "users", "[ROOM]", "lists who is in the current room, or another", actions.users, completer=joined_rooms
         ),
         Command(
             "history",
@@ -159,7 +159,13 @@ def completions(chat: Chat, line: str) -> list[tuple[str, int]]:
     if line.startswith("/") and not line.startswith("//"):
         words = split(line)
         if len(words) <= 1 and not line.endswith(" "):
-            return [(f"/{name}", len(line)) for name in COMMANDS if name.startswith(line[1:].lower())]
+            begun = line[1:].lower()
+            # What takes words gets the space before them too.
+            return [
+                (f"/{command.name}{' ' if command.usage else ''}", len(line))
+                for command in COMMANDS.values()
+                if command.name.startswith(begun)
+            ]
         command = COMMANDS.get(words[0][1:].lower())
         if command is None:
             return []

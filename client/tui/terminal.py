@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import DummyHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.processors import PasswordProcessor
 from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
@@ -23,13 +25,22 @@ STATE_STYLES = {
 }
 
 
+_HIDDEN = PasswordProcessor(char="")
+"""Shows nothing at all: stars would tell how long a password is."""
+
+
 class Terminal:
     """The screen of a Chat on a terminal; used inside `patch_stdout`, so that output does not break the prompt."""
 
     def __init__(self, *, colour: bool, input: Input | None = None, output: Output | None = None) -> None:  # noqa: A002
         self._colour = colour
         depth = None if colour else ColorDepth.DEPTH_1_BIT
-        self._questions: PromptSession[str] = PromptSession(color_depth=depth, input=input, output=output)
+        self._questions: PromptSession[str] = PromptSession(
+            history=DummyHistory(),  # answers may be passwords
+            color_depth=depth,
+            input=input,
+            output=output,
+        )
         self._lines: PromptSession[str] = PromptSession(
             history=DiscreetHistory(),
             complete_while_typing=False,
@@ -55,18 +66,16 @@ class Terminal:
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         """Asks; None after Ctrl-C or Ctrl-D."""
         try:
-            return await self._questions.prompt_async(question, is_password=is_secret)
+            return await self._questions.prompt_async(question, input_processors=[_HIDDEN] if is_secret else [])
         except (KeyboardInterrupt, EOFError):
             return None
 
     async def read_line(self, chat: Chat) -> str:
         """The next line that was typed. Raises EOFError after Ctrl-D."""
-        unsent, chat.unsent = chat.unsent, ""
         return await self._lines.prompt_async(
             lambda: _prompt(chat),
             bottom_toolbar=lambda: _toolbar(chat),
             completer=ChatCompleter(chat),
-            default=unsent,
         )
 
     def refresh(self) -> None:

@@ -1,0 +1,126 @@
+"""The command line of `parley admin`: a tree of commands, each with what it runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Protocol
+
+from client.admin import accounts, edges, rooms, statistics
+
+LIMIT = 1000
+"""Entries of a list where nobody asked for more; a terminal holds no more of them anyway."""
+
+CLASSES = ("critical", "high", "normal", "low")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; the chosen command's function is in `run`."""
+    made = argparse.ArgumentParser(prog="parley admin", description="See and change what goes on in a running stack.")
+    _add_common(made, is_top=True)
+    common = argparse.ArgumentParser(add_help=False)
+    _add_common(common, is_top=False)
+    commands = made.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
+
+    def add(where: _Commands, name: str, run: object, text: str) -> argparse.ArgumentParser:
+        one = where.add_parser(name, help=text, description=text, parents=[common])
+        one.set_defaults(run=run)
+        return one
+
+    group = _group(commands, "accounts", "accounts: list, disable, enable, revoke")
+    _add_listing(add(group, "list", accounts.list_accounts, "list accounts by name"))
+    for name, run, text in (
+        ("disable", accounts.disable, "disable an account and end its sessions"),
+        ("enable", accounts.enable, "enable an account again"),
+        ("revoke", accounts.revoke, "end all sessions of an account"),
+    ):
+        add(group, name, run, text).add_argument("user", metavar="USER")
+
+    group = _group(commands, "rooms", "rooms: list, remove-member")
+    _add_listing(add(group, "list", rooms.list_rooms, "list all rooms, private ones too"))
+    one = add(group, "remove-member", rooms.remove_member, "remove a member from a room at once")
+    one.add_argument("room", metavar="ROOM", help="name, id, or the beginning of an id")
+    one.add_argument("user", metavar="USER")
+
+    one = add(commands, "connections", edges.list_connections, "list the connections of all edges")
+    one.add_argument("action", nargs="?", choices=["list"], help="what it does anyway")
+    _add_edge(one)
+    one.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"of each edge; default: {LIMIT}")
+    one = add(commands, "disconnect", edges.disconnect, "close a connection")
+    one.add_argument("connection", metavar="ID", help="as `connections` shows it")
+    _add_edge(one)
+
+    group = _group(commands, "qos", "the edges' schedulers: show, set")
+    _add_edge(add(group, "show", edges.show_qos, "show targets, shares, and what waits"))
+    one = add(group, "set", edges.set_qos, "change the schedulers while they run")
+    _add_edge(one)
+    one.add_argument("--concurrency", type=_positive, metavar="N", help="requests under way at a time")
+    one.add_argument("--target", type=_target, action="append", default=[], metavar="CLASS=MS", help="latency target")
+    one.add_argument("--share", type=_share, action="append", default=[], metavar="CLASS=N", help="how many may wait")
+
+    add(commands, "stats", statistics.show, "show the statistics as they stand now")
+    add(commands, "graphs", statistics.draw_graphs, "draw all graphs now")
+    return made
+
+
+class _Commands(Protocol):
+    """What `add_subparsers` returns, for which argparse has no public name."""
+
+    def add_parser(self, name: str, **settings: Any) -> argparse.ArgumentParser:
+        """Adds a command."""
+        ...
+
+
+def _group(commands: _Commands, name: str, text: str) -> _Commands:
+    return commands.add_parser(name, help=text).add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add_common(made: argparse.ArgumentParser, *, is_top: bool) -> None:
+    # They may stand before and behind the command; behind it, one that is left out must not undo one before.
+    def default(value: object) -> object:
+        return value if is_top else argparse.SUPPRESS
+
+    made.add_argument("--home", type=Path, default=default(Path()), metavar="DIR", help="the stack's home; default: .")
+    made.add_argument(
+        "--identity", default=default("local"), metavar="NAME", help="whose certificate is shown; default: local"
+    )
+    made.add_argument("--json", action="store_true", default=default(False), help="for programs")
+    made.add_argument("--yes", action="store_true", default=default(False), help="do it without asking")
+
+
+def _add_listing(made: argparse.ArgumentParser) -> None:
+    made.add_argument("query", nargs="?", metavar="QUERY", help="part of a name")
+    made.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"default: {LIMIT}")
+
+
+def _add_edge(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--edge", metavar="NAME", help="only this one, such as edge-1; default: all")
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:10]) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text[:10])
+
+
+def _of_class(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if name not in CLASSES or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected one of {', '.join(CLASSES)}, = and a number")
+    return name, value
+
+
+def _target(text: str) -> tuple[str, float]:
+    name, value = _of_class(text)
+    try:
+        target_ms = float(value)
+    except ValueError:
+        target_ms = -1.0
+    if not 0 <= target_ms < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: the target is a number of milliseconds")
+    return name, target_ms
+
+
+def _share(text: str) -> tuple[str, int]:
+    name, value = _of_class(text)
+    return name, _positive(value)

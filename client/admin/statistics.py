@@ -1,0 +1,43 @@
+"""`parley admin stats` and `graphs`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
+
+from client.admin.channels import CALL_TIMEOUT_S, ask_one
+from client.admin.report import Context, moment
+
+DRAW_TIMEOUT_S = 60.0
+"""All graphs from a day's data, on a machine that is busy."""
+
+
+def show(context: Context, arguments: Namespace) -> None:
+    """Shows the statistics as they stand now."""
+    request = metrics_pb2.GetStatisticsRequest()
+    response = ask_one(
+        context.channels,
+        "metrics",
+        lambda channel: metrics_pb2_grpc.MetricsServiceStub(channel).GetStatistics(request, timeout=CALL_TIMEOUT_S),
+    )
+    values = dict(sorted(response.values.items()))
+    if context.as_json:
+        context.write_values({"timestamp_ms": response.timestamp_ms, "values": values})
+    else:
+        context.write_values({"time": moment(response.timestamp_ms), **values})
+
+
+def draw_graphs(context: Context, arguments: Namespace) -> None:
+    """Draws all graphs now and says where they are."""
+    request = metrics_pb2.DrawGraphsRequest()
+    response = ask_one(
+        context.channels,
+        "metrics",
+        lambda channel: metrics_pb2_grpc.MetricsServiceStub(channel).DrawGraphs(request, timeout=DRAW_TIMEOUT_S),
+    )
+    if context.as_json:
+        context.write_values({"paths": list(response.paths)})
+    else:
+        for path in response.paths:
+            context.write_done(path)
