@@ -310,6 +310,8 @@ def _locked(directory: Path) -> Iterator[None]:
     handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        for left_behind in directory.glob(".*.pem.*"):  # by a crash: nobody else is writing now
+            left_behind.unlink()
         yield
     finally:
         os.close(handle)
