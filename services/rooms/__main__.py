@@ -1,0 +1,92 @@
+"""Starts the rooms service: `python -m services.rooms [--config FILE]`. Wires, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from parley.rooms.v1 import feed_pb2_grpc, rooms_pb2_grpc
+
+from services.common.clock import SystemClock
+from services.common.config import load_from_command_line
+from services.common.db import Database, migrate
+from services.common.process import Stop, run, write_ready
+from services.common.rpc_server import RpcServer
+from services.common.tasks import TaskSet
+from services.common.telemetry import Telemetry
+from services.rooms.attendance import Attendance
+from services.rooms.bus import LocalBus
+from services.rooms.config import RoomsConfig
+from services.rooms.counts import RoomsCounts
+from services.rooms.directory import Directory, Quotas
+from services.rooms.feed import EncodedRun, FeedServicer
+from services.rooms.log import MessageLog
+from services.rooms.presence import Presence
+from services.rooms.servicer import RoomsAdminServicer, RoomsServicer
+from services.rooms.store import count_rooms
+from services.rooms.stream import Stream
+from services.rooms.streams import Streams
+
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+_ALLOW: Final = {
+    "parley.rooms.v1.RoomsService": frozenset({"edge"}),
+    "parley.rooms.v1.RoomFeedService": frozenset({"edge"}),
+    "parley.rooms.v1.RoomsAdminService": frozenset({"admin"}),
+}
+
+
+async def serve(config: RoomsConfig, stop: Stop) -> None:
+    """Builds the service, serves until `stop`, and takes it down in order."""
+    clock = SystemClock()
+    telemetry = Telemetry(config, "rooms")
+    counts = RoomsCounts(telemetry.counters)
+    migrate(config.url, _MIGRATIONS)
+    database = Database(config.url, on_commit=counts.on_commit)
+    tasks = TaskSet()
+    bus = LocalBus()
+    try:
+        counts.room_count = await database.read(count_rooms)
+        presence = Presence(grace_s=config.presence_grace_s, crowd=config.presence_crowd)
+        attendance = Attendance(presence, bus=bus, clock=clock)
+        log = MessageLog(database, bus=bus, clock=clock, counts=counts, pending_max=config.publish_queue_max)
+        quotas = Quotas(owned_max=config.rooms_per_owner_max, joined_max=config.rooms_per_member_max)
+        directory = Directory(database, attendance=attendance, bus=bus, clock=clock, quotas=quotas, counts=counts)
+        streams = Streams(bus=bus, encode=EncodedRun)
+
+        def open_stream(boot_id: str) -> Stream:
+            return Stream(
+                boot_id, log=log, encode=EncodedRun, clock=clock, counts=counts, bytes_max=config.stream_bytes_max
+            )
+
+        feed = FeedServicer(
+            log=log,
+            directory=directory,
+            attendance=attendance,
+            streams=streams,
+            open_stream=open_stream,
+            follows_max=config.follows_max,
+        )
+        server = RpcServer(config, allow=_ALLOW)
+        rooms_pb2_grpc.add_RoomsServiceServicer_to_server(
+            RoomsServicer(directory=directory, online_count=attendance.online_count), server.grpc
+        )
+        rooms_pb2_grpc.add_RoomsAdminServiceServicer_to_server(
+            RoomsAdminServicer(directory=directory, online_count=attendance.online_count), server.grpc
+        )
+        feed_pb2_grpc.add_RoomFeedServiceServicer_to_server(feed, server.grpc)
+        attendance.start(tasks)
+        prometheus = telemetry.start()
+        await server.start()
+        write_ready(config, {"grpc": server.address, "prometheus": prometheus})
+        await stop.wait()
+        streams.stop()
+        await server.stop()
+    finally:
+        await tasks.close()
+        await database.close()
+        await telemetry.shutdown()
+
+
+if __name__ == "__main__":
+    _config = load_from_command_line(RoomsConfig, service="rooms")
+    run(lambda stop: serve(_config, stop), service="rooms", config=_config)

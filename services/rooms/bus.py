@@ -1,0 +1,97 @@
+"""The bus: how what happens in rooms reaches the streams of all edges.
+
+The bus only wakes. It may lose events, so nobody may rely on it for completeness: messages are numbered, and who sees a
+jump reads the gap from the log. It keeps the order of what one publisher publishes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from services.common.logs import get_logger
+from services.rooms.messages import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from services.rooms.presence import Change
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """People came, went, joined or left; see presence."""
+
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipEnded:
+    """Somebody is no longer a member; `last_seq` is the room's newest message then.
+
+    `except_boot_id` names the edge that asked for it and has drawn the conclusion already: for that edge the event
+    could come after the person has joined again, and would then undo that.
+    """
+
+    room_id: str
+    user_id: str
+    last_seq: int
+    except_boot_id: str = ""
+
+
+Event = Run | PresenceChanged | MembershipEnded
+Listener = Callable[[Event], None]
+
+
+class Bus(Protocol):
+    """Carries events between those who make them and the streams."""
+
+    def publish(self, event: Event) -> None:
+        """Sends an event to all listeners, here and elsewhere. Never waits, never raises."""
+        ...
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener`, which must not wait, with each event from now on; call what this returns to end that."""
+        ...
+
+
+class LocalBus:
+    """The bus of an installation with one rooms instance: a loop over its listeners."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._waiting: deque[Event] = deque()
+        self._is_delivering = False
+
+    def publish(self, event: Event) -> None:
+        """Calls the listeners. An event that a listener publishes comes after the one that it was called with."""
+        self._waiting.append(event)
+        if self._is_delivering:
+            return
+        self._is_delivering = True
+        try:
+            while self._waiting:
+                self._deliver(self._waiting.popleft())
+        finally:
+            self._is_delivering = False
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Adds a listener; returns the function that takes it away."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def _deliver(self, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - one listener's defect must not silence the others
+                _log.error("listener of the bus failed", kind=type(event).__name__, exc_info=error)

@@ -1,0 +1,39 @@
+"""What rooms counts, for statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from services.common.counters import Counters
+
+_BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class RoomsCounts:
+    """The service's metrics."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.stored = counters.counter("parley.rooms.messages.stored", "1", "Messages stored.")
+        self.duplicates = counters.counter("parley.rooms.messages.duplicate", "1", "Publishes that were stored before.")
+        self.refused = counters.counter("parley.rooms.messages.refused", "1", "Publishes that were not stored.")
+        self.batch_size = counters.histogram(
+            "parley.rooms.commit.batch_size", "1", _BATCH_BOUNDS, "Messages in one transaction."
+        )
+        self.commit_duration = counters.histogram(
+            "parley.rooms.commit.duration", "s", _SECONDS_BOUNDS, "Time of one transaction with its sync."
+        )
+        self.presence_dropped = counters.counter(
+            "parley.rooms.presence.coalesced", "1", "Presence changes that a slow edge got as counts."
+        )
+        self.pages_read = counters.counter(
+            "parley.rooms.feed.pages_read", "1", "Pages of the log that streams which were behind have read."
+        )
+        self._counters = counters
+        self.room_count = 0
+        counters.gauge("parley.rooms.count", "1", "Rooms.", lambda: self.room_count)
+
+    def on_commit(self, _count: int, seconds: float) -> None:
+        """Told by the database after each transaction."""
+        self.commit_duration.observe(seconds)

@@ -1,0 +1,218 @@
+"""The Attach stream: an edge's messages in, and what happens in its rooms out.
+
+Each direction is one loop. A request is handed on without waiting; a response holds whatever has queued up while the
+one before was being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc.aio
+from parley.rooms.v1 import feed_pb2, feed_pb2_grpc, rooms_pb2
+
+from services.common.errors import ParleyError
+from services.common.logs import get_logger
+from services.common.tasks import TaskSet
+from services.common.wire.codes import ErrorCode
+from services.rooms.messages import Publish, Run
+from services.rooms.presence import Action
+from services.rooms.servicer import read_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from services.rooms.attendance import Attendance
+    from services.rooms.directory import Directory
+    from services.rooms.log import MessageLog
+    from services.rooms.stream import Parcel, Stream
+    from services.rooms.streams import Streams
+
+    Context = grpc.aio.ServicerContext[feed_pb2.AttachRequest, feed_pb2.AttachResponse]
+
+NAME_CHARS_MAX: Final = 64
+"""The name of an edge and the id of a boot: they are labels."""
+
+_ACTIONS: Final = {
+    Action.JOIN: feed_pb2.PRESENCE_ACTION_JOIN,
+    Action.LEAVE: feed_pb2.PRESENCE_ACTION_LEAVE,
+    Action.ONLINE: feed_pb2.PRESENCE_ACTION_ONLINE,
+    Action.OFFLINE: feed_pb2.PRESENCE_ACTION_OFFLINE,
+    Action.COUNT: feed_pb2.PRESENCE_ACTION_COUNT,
+}
+_log = get_logger(__name__)
+
+
+class EncodedRun:
+    """A run of messages in the form in which it is sent, made once for all streams."""
+
+    __slots__ = ("epoch", "first_seq", "last_seq", "payload", "run", "size")
+
+    def __init__(self, run: Run) -> None:
+        make = rooms_pb2.Message
+        messages = [
+            make(seq=m.seq, user_id=m.user_id, username=m.username, text=m.text, sent_at_ms=m.sent_at_ms)
+            for m in run.messages
+        ]
+        self.run = run
+        self.epoch = run.epoch
+        self.first_seq = run.first_seq
+        self.last_seq = run.last_seq
+        self.payload = feed_pb2.RoomMessages(room_id=run.room_id, epoch=run.epoch, messages=messages)
+        self.size = self.payload.ByteSize()
+
+    def after(self, seq: int) -> EncodedRun:
+        """The messages behind `seq`, of which there is at least one."""
+        return EncodedRun(Run(self.run.room_id, self.epoch, self.run.messages[seq - self.first_seq + 1 :]))
+
+
+def encode_parcel(parcel: Parcel) -> feed_pb2.AttachResponse:
+    """The response that carries the parcel."""
+    response = feed_pb2.AttachResponse()
+    add = response.results.add
+    for number, outcome in parcel.results:
+        if outcome.code is None:
+            result = add(number=number, epoch=outcome.epoch, seq=outcome.seq, sent_at_ms=outcome.sent_at_ms)
+            if outcome.is_duplicate:
+                result.duplicate = True
+        else:
+            add(number=number, error_code=outcome.code.value, retry_after_s=outcome.retry_after_s)
+    if parcel.pieces:
+        response.rooms.extend([piece.payload for piece in parcel.pieces])
+    for ended in parcel.ended:
+        response.membership_changes.add(room_id=ended.room_id, user_id=ended.user_id, last_seq=ended.last_seq)
+    for change in parcel.changes:
+        response.presence_changes.add(
+            room_id=change.room_id,
+            action=_ACTIONS[change.action],
+            username=change.username,
+            online_count=change.online_count,
+        )
+    return response
+
+
+class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
+    """`parley.rooms.v1.RoomFeedService`. `open_stream` makes the stream of an edge's boot."""
+
+    def __init__(
+        self,
+        *,
+        log: MessageLog,
+        directory: Directory,
+        attendance: Attendance,
+        streams: Streams,
+        open_stream: Callable[[str], Stream],
+        follows_max: int,
+    ) -> None:
+        self._log = log
+        self._directory = directory
+        self._attendance = attendance
+        self._streams = streams
+        self._open_stream = open_stream
+        self._follows_max = follows_max
+
+    async def Attach(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
+        """See the proto."""
+        requests: AsyncIterator[feed_pb2.AttachRequest] = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None:
+            return
+        hello = _checked_hello(first)
+        if self._streams.is_stopping:
+            raise ParleyError(ErrorCode.UNAVAILABLE, "this instance is stopping")
+        stream = self._open_stream(hello.boot_id)
+        tasks = TaskSet()
+        _log.info("edge attached", edge=hello.edge_name, boot_id=hello.boot_id, sessions=len(hello.sessions))
+        self._streams.add(stream)
+        self._attendance.attach(hello.boot_id, hello.edge_name)
+        try:
+            await self._welcome(stream, hello)
+            self._handle(stream, first)
+            await self._serve(stream, requests, context, tasks)
+        finally:
+            await tasks.close()
+            self._streams.discard(stream)
+            self._attendance.detach(hello.boot_id)
+            _log.info("edge detached", edge=hello.edge_name, boot_id=hello.boot_id)
+
+    async def _welcome(self, stream: Stream, hello: feed_pb2.EdgeHello) -> None:
+        # What the edge sent on a stream before this one is stored first: it will ask about it, and what it sends now
+        # comes behind it.
+        await self._log.settled()
+        sessions = [(read_session(each.session), list(each.room_ids)) for each in hello.sessions]
+        if any(session.boot_id != hello.boot_id for session, _ in sessions):
+            raise ParleyError(ErrorCode.BAD_REQUEST, "an edge announces its own sessions only")
+        for ended in await self._directory.announce(hello.boot_id, sessions):
+            stream.add_ended(ended)
+
+    async def _serve(
+        self, stream: Stream, requests: AsyncIterator[feed_pb2.AttachRequest], context: Context, tasks: TaskSet
+    ) -> None:
+        """Reads and writes until the edge has said all, or somebody stops the stream, or it breaks."""
+        reading = tasks.spawn(self._read(stream, requests), name="feed reader")
+        writing = tasks.spawn(_write(stream, context), name="feed writer")
+        tasks.spawn(stream.catch_up(), name="feed catch-up")
+        stopping = tasks.spawn(stream.stopped.wait(), name="feed stop")
+        ended, _ = await asyncio.wait({reading, writing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        fault: ParleyError | None = None
+        if reading in ended:
+            fault = reading.result()
+        else:
+            reading.cancel()
+        if fault is None:
+            stream.finish()
+            await writing
+        if stream.is_broken:
+            fault = ParleyError(ErrorCode.UNAVAILABLE, "the storage failed while it was committing: ask again")
+        if fault is not None:
+            raise fault
+
+    async def _read(self, stream: Stream, requests: AsyncIterator[feed_pb2.AttachRequest]) -> ParleyError | None:
+        """Takes requests until there are no more; returns what is wrong with one of them."""
+        async for request in requests:
+            if stream.stopped.is_set():
+                return None
+            if request.HasField("hello"):
+                return ParleyError(ErrorCode.BAD_REQUEST, "hello comes once, in the first request")
+            try:
+                self._handle(stream, request)
+            except ParleyError as error:
+                return error
+            await stream.wait_for_room()
+        return None
+
+    def _handle(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
+        if request.publishes:
+            stream.publish(
+                [Publish(p.number, p.room_id, p.user_id, p.username, p.text, p.key) for p in request.publishes]
+            )
+        # A request cannot say in which order these were meant; a room too many does less harm than one too few.
+        for room_id in request.unfollow_room_ids:
+            self._streams.unfollow(stream, room_id)
+        for follow in request.follows:
+            if len(stream.follows) >= self._follows_max and follow.room_id not in stream.follows:
+                raise ParleyError(ErrorCode.QUOTA_EXCEEDED, f"one edge may follow {self._follows_max} rooms")
+            self._streams.follow(stream, follow.room_id, follow.epoch, follow.after_seq)
+
+
+async def _write(stream: Stream, context: Context) -> None:
+    """Sends what waits, one response at a time, until the stream is finished or broken."""
+    while True:
+        parcel = stream.take()
+        if parcel is not None:
+            try:
+                await context.write(encode_parcel(parcel))
+            except grpc.aio.BaseError:
+                return  # the edge has gone
+        elif stream.is_finished:
+            return
+        else:
+            await stream.wait()
+
+
+def _checked_hello(request: feed_pb2.AttachRequest) -> feed_pb2.EdgeHello:
+    hello = request.hello
+    if not 0 < len(hello.edge_name) <= NAME_CHARS_MAX or not 0 < len(hello.boot_id) <= NAME_CHARS_MAX:
+        raise ParleyError(ErrorCode.BAD_REQUEST, "the first request says hello, with the edge's name and boot id")
+    return hello

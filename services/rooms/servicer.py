@@ -1,0 +1,238 @@
+"""The servicers of rooms and their members: gRPC in, domain out. Check the form of requests and decide nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from parley.rooms.v1 import rooms_pb2, rooms_pb2_grpc
+
+from services.common.errors import ParleyError
+from services.common.identity import peer_identity
+from services.common.logs import get_logger
+from services.common.wire.codes import ErrorCode
+from services.common.wire.limits import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, ROOMS_LIMIT_MAX
+from services.rooms.presence import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc.aio
+
+    from services.rooms.directory import Directory
+    from services.rooms.store import RoomRecord
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+ALL_ROOMS_PAGE_DEFAULT: Final = 100
+ALL_ROOMS_PAGE_MAX: Final = 1_000
+"""An operator's page: some 300 KB."""
+
+NAME_CHARS_MAX: Final = 256
+"""Names, references and parts of names before they are normalised; what is longer is none."""
+
+ID_CHARS_MAX: Final = 64
+"""Ids of sessions, users and boots: they are labels."""
+
+SESSION_IDS_MAX: Final = 50_000
+"""Sessions in one call; an edge with more connections than that closes them in several."""
+
+_log = get_logger(__name__)
+
+
+class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
+    """`parley.rooms.v1.RoomsService`: what an edge may ask. `online_count` says how many are present in a room."""
+
+    def __init__(self, *, directory: Directory, online_count: Callable[[str], int]) -> None:
+        self._directory = directory
+        self._online_count = online_count
+
+    async def OpenSession(  # noqa: N802
+        self, request: rooms_pb2.OpenSessionRequest, context: Context
+    ) -> rooms_pb2.OpenSessionResponse:
+        """See the proto."""
+        session = read_session(request.session)
+        found = await self._directory.open_session(session, enter_rooms=request.enter_rooms)
+        return rooms_pb2.OpenSessionResponse(rooms=[_room(room) for room in found])
+
+    async def CloseSessions(  # noqa: N802
+        self, request: rooms_pb2.CloseSessionsRequest, context: Context
+    ) -> rooms_pb2.CloseSessionsResponse:
+        """See the proto."""
+        if len(request.session_ids) > SESSION_IDS_MAX:
+            raise _bad_request(f"session_ids: at most {SESSION_IDS_MAX}")
+        self._directory.close_sessions(request.session_ids)
+        return rooms_pb2.CloseSessionsResponse()
+
+    async def CreateRoom(  # noqa: N802
+        self, request: rooms_pb2.CreateRoomRequest, context: Context
+    ) -> rooms_pb2.CreateRoomResponse:
+        """See the proto."""
+        session = read_session(request.session)
+        room = await self._directory.create_room(
+            session,
+            name=request.name,
+            topic=request.topic,
+            is_private=request.private,
+            is_exclusive=request.exclusive,
+        )
+        _log.info("room created", room_id=room.room_id, user_id=session.user_id, private=room.is_private)
+        return rooms_pb2.CreateRoomResponse(room=_room(room))
+
+    async def JoinRoom(self, request: rooms_pb2.JoinRoomRequest, context: Context) -> rooms_pb2.JoinRoomResponse:  # noqa: N802
+        """See the proto."""
+        session = read_session(request.session)
+        reference = _reference(request.room)
+        room = await self._directory.join_room(session, reference, is_exclusive=request.exclusive)
+        return rooms_pb2.JoinRoomResponse(room=_room(room))
+
+    async def LeaveRoom(self, request: rooms_pb2.LeaveRoomRequest, context: Context) -> rooms_pb2.LeaveRoomResponse:  # noqa: N802
+        """See the proto."""
+        session = read_session(request.session)
+        room_id = await self._directory.leave_room(session, _reference(request.room))
+        return rooms_pb2.LeaveRoomResponse(room_id=room_id)
+
+    async def ListRooms(self, request: rooms_pb2.ListRoomsRequest, context: Context) -> rooms_pb2.ListRoomsResponse:  # noqa: N802
+        """See the proto."""
+        page = await self._directory.list_rooms(
+            request.user_id,
+            query=_query(request.query),
+            cursor=_query(request.page_token),
+            limit=_page_size(request.page_size, default=ROOMS_LIMIT_MAX, most=ROOMS_LIMIT_MAX),
+        )
+        return rooms_pb2.ListRoomsResponse(
+            rooms=[_summary(room, self._online_count(room.room_id)) for room in page.rooms],
+            next_page_token=page.next_cursor,
+        )
+
+    async def ListMembers(  # noqa: N802
+        self, request: rooms_pb2.ListMembersRequest, context: Context
+    ) -> rooms_pb2.ListMembersResponse:
+        """See the proto."""
+        page = await self._directory.list_members(request.user_id, _reference(request.room))
+        return rooms_pb2.ListMembersResponse(
+            room_id=page.room.room_id,
+            members=[
+                rooms_pb2.Member(username=member.username, role=member.role, online=member.user_id in page.online_ids)
+                for member in page.members
+            ],
+        )
+
+    async def ListMessages(  # noqa: N802
+        self, request: rooms_pb2.ListMessagesRequest, context: Context
+    ) -> rooms_pb2.ListMessagesResponse:
+        """See the proto."""
+        position = request.WhichOneof("position")
+        seq = {None: 0, "after_seq": request.after_seq, "before_seq": request.before_seq}[position]
+        if seq < 0:
+            raise _bad_request(f"{position}: not below 0")
+        room, messages, more = await self._directory.list_messages(
+            request.user_id,
+            _reference(request.room),
+            after_seq=seq if position == "after_seq" else None,
+            before_seq=seq if position == "before_seq" else None,
+            limit=_page_size(request.page_size, default=HISTORY_LIMIT_DEFAULT, most=HISTORY_LIMIT_MAX),
+        )
+        return rooms_pb2.ListMessagesResponse(
+            room_id=room.room_id,
+            epoch=room.epoch,
+            messages=[
+                rooms_pb2.Message(
+                    seq=message.seq,
+                    user_id=message.user_id,
+                    username=message.username,
+                    text=message.text,
+                    sent_at_ms=message.sent_at_ms,
+                )
+                for message in messages
+            ],
+            first_seq=min(1, room.last_seq),
+            last_seq=room.last_seq,
+            more=more,
+        )
+
+
+class RoomsAdminServicer(rooms_pb2_grpc.RoomsAdminServiceServicer):
+    """`parley.rooms.v1.RoomsAdminService`: what an operator may ask."""
+
+    def __init__(self, *, directory: Directory, online_count: Callable[[str], int]) -> None:
+        self._directory = directory
+        self._online_count = online_count
+
+    async def ListAllRooms(  # noqa: N802
+        self, request: rooms_pb2.ListAllRoomsRequest, context: Context
+    ) -> rooms_pb2.ListAllRoomsResponse:
+        """See the proto."""
+        page = await self._directory.list_rooms(
+            None,
+            query=_query(request.query),
+            cursor=_query(request.page_token),
+            limit=_page_size(request.page_size, default=ALL_ROOMS_PAGE_DEFAULT, most=ALL_ROOMS_PAGE_MAX),
+        )
+        return rooms_pb2.ListAllRoomsResponse(
+            rooms=[_summary(room, self._online_count(room.room_id)) for room in page.rooms],
+            next_page_token=page.next_cursor,
+        )
+
+    async def RemoveMember(  # noqa: N802
+        self, request: rooms_pb2.RemoveMemberRequest, context: Context
+    ) -> rooms_pb2.RemoveMemberResponse:
+        """See the proto."""
+        ended = await self._directory.remove_member(_reference(request.room), _query(request.username))
+        operator = str(peer_identity(context))
+        _log.warning("member removed", room_id=ended.room_id, user_id=ended.user_id, operator=operator)
+        return rooms_pb2.RemoveMemberResponse()
+
+
+def read_session(session: rooms_pb2.Session) -> Session:
+    """The session that a request names. Raises ParleyError bad_request where a part of it is missing."""
+    found = Session(session.session_id, session.user_id, session.username, session.edge_boot_id)
+    for field, value in zip(Session._fields, found, strict=True):
+        if not 0 < len(value) <= ID_CHARS_MAX:
+            raise _bad_request(f"session.{field}: 1 to {ID_CHARS_MAX} characters")
+    return found
+
+
+def _reference(reference: str) -> str:
+    if not 0 < len(reference) <= NAME_CHARS_MAX:
+        raise _bad_request("room: an id, a name, or the first characters of an id")
+    return reference
+
+
+def _query(text: str) -> str:
+    if len(text) > NAME_CHARS_MAX:
+        raise _bad_request(f"at most {NAME_CHARS_MAX} characters")
+    return text
+
+
+def _page_size(size: int, *, default: int, most: int) -> int:
+    if not 0 <= size <= most:
+        raise _bad_request(f"page_size: 0 to {most}")
+    return size or default
+
+
+def _room(room: RoomRecord) -> rooms_pb2.Room:
+    return rooms_pb2.Room(
+        room_id=room.room_id,
+        name=room.name,
+        topic=room.topic,
+        role=room.role or "",
+        epoch=room.epoch,
+        last_seq=room.last_seq,
+    )
+
+
+def _summary(room: RoomRecord, online_count: int) -> rooms_pb2.RoomSummary:
+    return rooms_pb2.RoomSummary(
+        room_id=room.room_id,
+        name=room.name,
+        topic=room.topic,
+        user_count=online_count,
+        member_count=room.member_count,
+        created_at_ms=room.created_at_ms,
+        joined=room.role is not None,
+        private=room.is_private,
+    )
+
+
+def _bad_request(message: str) -> ParleyError:
+    return ParleyError(ErrorCode.BAD_REQUEST, message)
