@@ -1,0 +1,432 @@
+"""Every RPC of the auth service over real mutual TLS: right, malformed, oversized, twice, in the wrong state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from parley.auth.v1 import auth_pb2, auth_pb2_grpc
+from structlog.testing import capture_logs
+
+from services.auth.servicer import AuthAdminServicer, AuthServicer
+from services.common.counters import Counters
+from services.common.errors import ParleyError, from_rpc_error
+from services.common.wire.codes import ErrorCode
+from tests.helpers import auth_world, rpc
+from tests.helpers.auth_world import PASSWORD, World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
+
+    from services.common.rpc_server import RpcServer
+
+SERVICE = "parley.auth.v1.AuthService"
+ADMIN = "parley.auth.v1.AuthAdminService"
+EDGE = auth_pb2.EdgeBoot(name="edge-1", boot_id="boot-a")
+REBORN = auth_pb2.EdgeBoot(name="edge-1", boot_id="boot-b")
+HOME = "192.0.2.1"
+TIMEOUT_S = 20.0
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with auth_world.make(tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+async def server(world: World, counters: Counters) -> AsyncIterator[RpcServer]:
+    edge_side = AuthServicer(accounts=world.accounts, sessions=world.sessions, clock=world.clock, counters=counters)
+    admin_side = AuthAdminServicer(store=world.store, sessions=world.sessions)
+
+    def add(server: grpc.aio.Server) -> None:
+        auth_pb2_grpc.add_AuthServiceServicer_to_server(edge_side, server)
+        auth_pb2_grpc.add_AuthAdminServiceServicer_to_server(admin_side, server)
+
+    async with rpc.serve({SERVICE: {"edge"}, ADMIN: {"admin"}}, add) as server:
+        yield server
+
+
+@pytest.fixture
+async def edge(server: RpcServer) -> AsyncIterator[auth_pb2_grpc.AuthServiceAsyncStub]:
+    async with rpc.channel(server, identity="edge", deadline_s=TIMEOUT_S) as channel:
+        yield auth_pb2_grpc.AuthServiceStub(channel)  # type: ignore[misc]
+
+
+@pytest.fixture
+async def admin(server: RpcServer) -> AsyncIterator[auth_pb2_grpc.AuthAdminServiceAsyncStub]:
+    async with rpc.channel(server, identity="admin/alice", deadline_s=TIMEOUT_S) as channel:
+        yield auth_pb2_grpc.AuthAdminServiceStub(channel)  # type: ignore[misc]
+
+
+def registration(name: str, password: str = PASSWORD) -> auth_pb2.RegisterRequest:
+    return auth_pb2.RegisterRequest(username=name, password=password, address=HOME)
+
+
+def login(name: str, password: str = PASSWORD, edge: auth_pb2.EdgeBoot = EDGE) -> auth_pb2.LoginRequest:
+    return auth_pb2.LoginRequest(username=name, password=password, address=HOME, device="phone", edge=edge)
+
+
+async def refusal(call: Awaitable[object]) -> ParleyError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value)
+
+
+# Register
+
+
+async def test_register_gives_an_id_and_the_stored_name(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    response = await edge.Register(registration("ALICE"))
+    assert response.username == "alice"
+    assert 8 <= len(response.user_id) <= 16
+    assert response.user_id.isascii()
+    assert response.user_id.isalnum()
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (registration("al"), ErrorCode.BAD_USERNAME),
+        (registration("еvan"), ErrorCode.BAD_USERNAME),
+        (registration("root"), ErrorCode.BAD_USERNAME),
+        (registration(""), ErrorCode.BAD_USERNAME),
+        (registration("a" * 1024), ErrorCode.BAD_USERNAME),
+        (registration("a" * 1025), ErrorCode.BAD_REQUEST),
+        (registration("bob", ""), ErrorCode.WEAK_PASSWORD),
+        (registration("bob", "x1" * 65), ErrorCode.WEAK_PASSWORD),
+        (registration("bob", "x" * 1025), ErrorCode.BAD_REQUEST),
+        (auth_pb2.RegisterRequest(username="bob", password=PASSWORD, address="x" * 65), ErrorCode.BAD_REQUEST),
+        (registration("alice"), ErrorCode.USERNAME_TAKEN),
+        (registration("a1ice"), ErrorCode.USERNAME_TAKEN),
+    ],
+)
+async def test_register_refuses_with_a_code(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, request_: auth_pb2.RegisterRequest, code: ErrorCode
+) -> None:
+    await edge.Register(registration("alice"))
+    assert (await refusal(edge.Register(request_))).code is code
+
+
+async def test_passwords_of_all_kinds_travel_unchanged(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    passwords = ["nul\x00in the middle", "گذرواژه‌ی من", "🔑🗝" * 4, "x1" * 64, " leading and trailing "]
+    for number, password in enumerate(passwords):
+        await edge.Register(registration(f"user{number}", password))
+        assert (await edge.Login(login(f"user{number}", password))).session_id
+        stripped = password.replace("\x00", "").strip()
+        if stripped != password:
+            error = await refusal(edge.Login(login(f"user{number}", stripped)))
+            assert error.code is ErrorCode.INVALID_CREDENTIALS
+
+
+# Login
+
+
+async def test_login_opens_the_one_session(edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World) -> None:
+    account = await edge.Register(registration("alice"))
+    response = await edge.Login(login("Alice"))
+    assert (response.user_id, response.username) == (account.user_id, "alice")
+    assert len(response.token) == 43
+    now_ms = round(world.clock.now() * 1000)
+    assert response.token_expires_at_ms == now_ms + 600_000
+    again = await refusal(edge.Login(login("alice")))
+    assert (again.code, again.details) == (ErrorCode.ALREADY_LOGGED_IN, {"since-ms": str(now_ms)})
+    wrong = await refusal(edge.Login(login("alice", "wrong password")))
+    assert wrong.code is ErrorCode.INVALID_CREDENTIALS  # not told to whoever has no password
+
+
+async def test_unknown_and_wrong_look_alike_on_the_wire(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    await edge.Register(registration("alice"))
+    answers = set()
+    for request in (login("alice", "wrong password"), login("nobody"), login("no such\x00name"), login("")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await edge.Login(request)
+        error = caught.value
+        answers.add((error.code(), error.details(), tuple(error.trailing_metadata() or ())))
+    assert len(answers) == 1
+
+
+async def test_too_many_guesses_are_told_when_to_come_back(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    errors = [await refusal(edge.Login(login("nobody"))) for _ in range(7)]
+    assert (errors[-1].code, errors[-1].retry_after_s) == (ErrorCode.RATE_LIMITED, 1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"edge": auth_pb2.EdgeBoot()},
+        {"edge": auth_pb2.EdgeBoot(name="edge-1")},
+        {"edge": auth_pb2.EdgeBoot(boot_id="boot-a")},
+        {"edge": auth_pb2.EdgeBoot(name="e" * 65, boot_id="boot-a")},
+        {"edge": auth_pb2.EdgeBoot(name="edge-1", boot_id="b" * 65)},
+        {"device": "d" * 65},
+        {"username": "u" * 1025},
+        {"password": "p" * 1025},
+        {"address": "a" * 65},
+    ],
+)
+async def test_malformed_logins_are_bad_requests(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, changes: dict[str, object]
+) -> None:
+    request = login("alice")
+    for field, value in changes.items():
+        if isinstance(value, str):
+            setattr(request, field, value)
+        else:
+            request.ClearField("edge")
+            request.edge.MergeFrom(value)  # type: ignore[arg-type]
+    assert (await refusal(edge.Login(request))).code is ErrorCode.BAD_REQUEST
+
+
+async def test_of_racing_logins_one_wins(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    await edge.Register(registration("alice"))
+    results = await asyncio.gather(*(edge.Login(login("alice")) for _ in range(5)), return_exceptions=True)
+    losers = [from_rpc_error(one) for one in results if isinstance(one, grpc.aio.AioRpcError)]
+    assert [error.code for error in losers] == [ErrorCode.ALREADY_LOGGED_IN] * 4
+
+
+async def test_fifty_people_register_and_log_in_at_once(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, counters: Counters
+) -> None:
+    async def arrive(name: str) -> str:
+        await edge.Register(registration(name), timeout=TIMEOUT_S)
+        return (await edge.Login(login(name), timeout=TIMEOUT_S)).session_id
+
+    sessions = await asyncio.gather(*(arrive(f"user{n}") for n in range(50)))
+    assert len(set(sessions)) == 50
+    values = {family.name: family.members[()] for family in counters.families()}
+    assert {name: member.value for name, member in values.items()} == {  # type: ignore[union-attr]
+        "parley.auth.logins": 50,
+        "parley.auth.logins.failed": 0,
+        "parley.auth.registrations": 50,
+        "parley.auth.sessions": 50,
+        "parley.auth.accounts": 50,
+    }
+
+
+async def test_a_login_past_its_deadline_leaves_no_session(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World
+) -> None:
+    await edge.Register(registration("alice"))
+    for _ in range(5):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            response = await edge.Login(login("alice"), timeout=0.004)
+            await edge.Logout(auth_pb2.LogoutRequest(session_id=response.session_id))
+    await auth_world.until(lambda: not world.tasks._tasks and world.pool.pending == 0)
+    world.clock.advance(60)
+    assert (await edge.Login(login("alice"))).session_id
+
+
+# Logout, EndSessions, RenewLease
+
+
+async def test_sessions_end_once_however_often_it_is_said(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    await edge.Register(registration("alice"))
+    for _ in range(3):
+        session = (await edge.Login(login("alice"))).session_id
+        await edge.Logout(auth_pb2.LogoutRequest(session_id=session))
+        await edge.Logout(auth_pb2.LogoutRequest(session_id=session))
+        await edge.EndSessions(auth_pb2.EndSessionsRequest(session_ids=[session]))
+        session = (await edge.Login(login("alice"))).session_id
+        await edge.EndSessions(auth_pb2.EndSessionsRequest(session_ids=[session, session, "unknown"]))
+        await edge.EndSessions(auth_pb2.EndSessionsRequest(session_ids=[session]))
+    await edge.Logout(auth_pb2.LogoutRequest())
+    await edge.EndSessions(auth_pb2.EndSessionsRequest())
+
+
+async def test_oversized_lists_are_refused(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    many = ["s"] * 100_001
+    for call in (
+        edge.EndSessions(auth_pb2.EndSessionsRequest(session_ids=many)),
+        edge.EndSessions(auth_pb2.EndSessionsRequest(session_ids=["s" * 33])),
+        edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=many)),
+        edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=["s" * 33])),
+        edge.RenewLease(auth_pb2.RenewLeaseRequest()),
+        edge.Logout(auth_pb2.LogoutRequest(session_id="s" * 33)),
+    ):
+        assert (await refusal(call)).code is ErrorCode.BAD_REQUEST
+
+
+async def test_a_lease_tells_its_length_and_the_dead(edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World) -> None:
+    await edge.Register(registration("alice"))
+    session = (await edge.Login(login("alice"))).session_id
+    response = await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=[session, "unknown"]))
+    assert response.lease_s == 15
+    assert list(response.ended_session_ids) == ["unknown"]
+    world.clock.advance(15)
+    await world.sessions.sweep()
+    response = await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=[session]))
+    assert list(response.ended_session_ids) == [session]
+
+
+# WatchRevocations
+
+
+async def test_a_watch_says_first_that_it_is_in_place_and_then_who_was_revoked(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    await edge.Register(registration("alice"))
+    session = (await edge.Login(login("alice"))).session_id
+    call = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    assert await call.read() == auth_pb2.WatchRevocationsResponse()
+    await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))
+    (revocation,) = (await call.read()).revocations  # type: ignore[union-attr]
+    assert (revocation.session_id, revocation.reason) == (session, "revoked")
+    call.cancel()
+
+
+async def test_a_watch_that_was_cut_off_misses_nothing(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, world: World
+) -> None:
+    await edge.Register(registration("alice"))
+    session = (await edge.Login(login("alice"))).session_id
+    first = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    await first.read()
+    first.cancel()
+    await auth_world.until(lambda: not world.revocations._subscriptions)
+    await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))  # while nobody watches
+    second = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    assert await second.read() == auth_pb2.WatchRevocationsResponse()
+    response = await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=[session]))
+    assert list(response.ended_session_ids) == [session]
+    session = (await edge.Login(login("alice"))).session_id
+    await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))
+    assert [one.session_id for one in (await second.read()).revocations] == [session]  # type: ignore[union-attr]
+    second.cancel()
+
+
+async def test_a_watch_ends_when_the_service_stops_and_for_a_superseded_boot(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World
+) -> None:
+    old = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    await old.read()
+    new = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=REBORN))
+    await new.read()
+    late = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    assert (await refusal(late.read())).code is ErrorCode.UNAVAILABLE
+    world.revocations.close()
+    for call in (old, new):
+        assert (await refusal(call.read())).code is ErrorCode.UNAVAILABLE
+    nameless = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest())
+    assert (await refusal(nameless.read())).code is ErrorCode.BAD_REQUEST
+
+
+async def test_a_new_boot_takes_the_sessions_of_the_old(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    await edge.Register(registration("alice"))
+    old = (await edge.Login(login("alice"))).session_id
+    new = (await edge.Login(login("alice", edge=REBORN))).session_id
+    response = await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=REBORN, session_ids=[old, new]))
+    assert list(response.ended_session_ids) == [old]
+    assert (await refusal(edge.Login(login("alice", edge=EDGE)))).code is ErrorCode.UNAVAILABLE
+
+
+# AuthAdminService
+
+
+async def test_accounts_are_listed_in_pages(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    names = [f"user{n}" for n in range(7)] + ["علی"]
+    for name in names:
+        await edge.Register(registration(name))
+    await edge.Login(login("user3"))
+    seen = []
+    token = ""
+    for _ in range(4):
+        page = await admin.ListAccounts(auth_pb2.ListAccountsRequest(page_size=2, page_token=token))
+        seen += list(page.accounts)
+        token = page.next_page_token
+    assert token == ""
+    assert [account.username for account in seen] == sorted(names)
+    assert [account.username for account in seen if account.online] == ["user3"]
+    assert all(account.created_at_ms > 0 and account.user_id for account in seen)
+    some = await admin.ListAccounts(auth_pb2.ListAccountsRequest(query="SER1"))
+    assert [account.username for account in some.accounts] == ["user1"]
+    assert not (await admin.ListAccounts(auth_pb2.ListAccountsRequest(query="%"))).accounts
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        auth_pb2.ListAccountsRequest(page_size=-1),
+        auth_pb2.ListAccountsRequest(page_size=1001),
+        auth_pb2.ListAccountsRequest(page_token="!"),
+        auth_pb2.ListAccountsRequest(page_token="ü"),
+        auth_pb2.ListAccountsRequest(page_token="_w=="),
+        auth_pb2.ListAccountsRequest(page_token="a" * 2000),
+        auth_pb2.ListAccountsRequest(query="q" * 2000),
+    ],
+)
+async def test_bad_pages_are_bad_requests(
+    admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, request_: auth_pb2.ListAccountsRequest
+) -> None:
+    assert (await refusal(admin.ListAccounts(request_))).code is ErrorCode.BAD_REQUEST
+
+
+async def test_disabling_ends_sessions_and_looks_like_a_wrong_password(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    await edge.Register(registration("alice"))
+    session = (await edge.Login(login("alice"))).session_id
+    watch = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    await watch.read()
+    for _ in range(2):
+        response = await admin.SetAccountDisabled(auth_pb2.SetAccountDisabledRequest(username="ALICE", disabled=True))
+        assert (response.account.disabled, response.account.online) == (True, False)
+    assert [one.session_id for one in (await watch.read()).revocations] == [session]  # type: ignore[union-attr]
+    watch.cancel()
+    error = await refusal(edge.Login(login("alice")))
+    unknown = await refusal(edge.Login(login("nobody")))
+    assert (error.code, error.message) == (unknown.code, unknown.message)
+    response = await admin.SetAccountDisabled(auth_pb2.SetAccountDisabledRequest(username="alice", disabled=False))
+    assert not response.account.disabled
+    assert (await edge.Login(login("alice"))).session_id
+
+
+async def test_revoking_counts_what_it_ended(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    await edge.Register(registration("alice"))
+    await edge.Login(login("alice"))
+    counts = [
+        (await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))).revoked_count for _ in range(2)
+    ]
+    assert counts == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "not a name", "a" * 2000])
+async def test_unknown_accounts_are_bad_requests(admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, name: str) -> None:
+    disable = auth_pb2.SetAccountDisabledRequest(username=name, disabled=True)
+    assert (await refusal(admin.SetAccountDisabled(disable))).code is ErrorCode.BAD_REQUEST
+    revoke = auth_pb2.RevokeSessionsRequest(username=name)
+    assert (await refusal(admin.RevokeSessions(revoke))).code is ErrorCode.BAD_REQUEST
+
+
+# What must not be said
+
+
+async def test_no_name_password_or_token_is_logged(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    with capture_logs() as logs:
+        await edge.Register(registration("alice"))
+        response = await edge.Login(login("alice"))
+        await refusal(edge.Login(login("alice")))
+        await refusal(edge.Login(login("mallory", "some other guess")))
+        await refusal(edge.Register(registration("alice", "another password")))
+        await admin.SetAccountDisabled(auth_pb2.SetAccountDisabledRequest(username="alice", disabled=True))
+        await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))
+    said = repr([{key: value for key, value in log.items() if key != "operator"} for log in logs])
+    for secret in ("alice", "mallory", PASSWORD, "some other guess", "another password", response.token):
+        assert secret not in said
+    assert response.user_id in said
+    assert response.session_id in said
