@@ -3,9 +3,11 @@
 Earliest deadline first: the deadline is the time of arrival plus the class's latency target, the key of the heaps is
 (deadline, sequence). Three things make that hold under load:
 
-- **Fair between flows** (connections). Only the first waiting request of a flow and class competes; the next one
-  arrives, as far as the order is concerned, when the one before it starts. So a backlog pushes back its own deadlines
-  and nobody else's: a request of an idle flow is behind at most one request of each other flow of its class.
+- **Fair between flows** (connections). Only the first waiting request of a flow and class competes. When it starts, the
+  one behind it follows with the deadline of its own arrival, or pushed back: to a BURST-th of the target after its
+  predecessor's, and never before now (nor, as it would have come now, later than a target from now). So up to BURST
+  requests in a target's time a flow meets the target; beyond that a backlog pushes back its own deadlines and nobody
+  else's: a request of an idle flow is behind at most BURST + 1 requests of each other flow of its class.
 - **Late is not urgent.** Under overload every deadline slips, and earliest deadline first becomes first come, first
   served: thousands of overdue history pages would stand before a heartbeat. So once a lower class is overdue while a
   higher one waits, the highest waiting class goes first, and one start in RESERVED_EVERY belongs to the overdue ones,
@@ -31,6 +33,9 @@ from typing import Any, Final
 import msgspec
 
 from services.edge.qos.classes import DEFAULT_SETTINGS, ClassSettings, QosClass
+
+BURST: Final = 4
+"""Requests of one flow per target that are not pushed back: 20 texts a second, which is what a user may send anyway."""
 
 RESERVED_EVERY: Final = 4
 """While lower classes are overdue, one start in this many is theirs: three of them get a twelfth each, at least."""
@@ -60,7 +65,7 @@ class Entry(msgspec.Struct, gc=False):
     qos_class: QosClass
     flow: Hashable
     arrived: float
-    eligible: float  # when it became the first of its flow and class
+    deadline: float = 0.0  # since it is the first of its flow and class
     waited_s: float = 0.0
     rest: deque[Entry] | None = None  # what the flow has waiting behind it
     is_discarded: bool = False
@@ -86,8 +91,8 @@ class _Lane:
     """The waiting requests of one class."""
 
     __slots__ = (
-        "accepted", "discarded", "flows", "heap", "qos_class", "rate", "rate_count", "rate_since", "refused",
-        "settings", "share", "started", "target_s", "tombstones", "waiting", "waits",
+        "accepted", "discarded", "flows", "heap", "push_back_s", "qos_class", "rate", "rate_count", "rate_since",
+        "refused", "settings", "share", "started", "target_s", "tombstones", "waiting", "waits",
     )  # fmt: skip
 
     def __init__(self, qos_class: QosClass, settings: ClassSettings) -> None:
@@ -106,17 +111,36 @@ class _Lane:
     def configure(self, settings: ClassSettings) -> None:
         self.settings = settings
         self.target_s = settings.target_s
+        self.push_back_s = settings.target_s / BURST
         self.share = settings.share
 
-    def rekey(self) -> None:
-        """Give those that wait the deadlines of the present target."""
-        self.heap = [
-            (entry.eligible + self.target_s, sequence, entry)
-            for _, sequence, entry in self.heap
-            if not entry.is_discarded
-        ]
+    def retarget(self, settings: ClassSettings) -> None:
+        """Change the settings; what waits gets the deadlines of the new target."""
+        difference_s = settings.target_s - self.target_s
+        self.configure(settings)
+        self.sweep()
+        for _, _, entry in self.heap:
+            entry.deadline += difference_s
+        self.heap = [(entry.deadline, sequence, entry) for _, sequence, entry in self.heap]
+        heapify(self.heap)
+
+    def sweep(self) -> None:
+        """Free the heap of what was discarded."""
+        self.heap = [key for key in self.heap if not key[2].is_discarded]
         heapify(self.heap)
         self.tombstones = 0
+
+    def follow(self, entry: Entry, following: Entry, now: float) -> float:
+        """The deadline of the request that comes after an entry, of the same flow, which starts now."""
+        deadline = following.arrived + self.target_s
+        if deadline < (pushed_back := entry.deadline + self.push_back_s):
+            deadline = pushed_back
+        if deadline < now:
+            deadline = now
+        elif deadline > (fresh := now + self.target_s):
+            deadline = fresh
+        following.deadline = deadline
+        return deadline
 
     def head(self) -> tuple[float, int, Entry]:
         """The first of a lane that is not empty."""
@@ -153,7 +177,7 @@ class _Lane:
         self.discarded += count
         self.tombstones += 1
         if self.tombstones > TOMBSTONES_MAX + len(self.heap) // 2:
-            self.rekey()
+            self.sweep()
         return count
 
     def snapshot(self, now: float) -> ClassSnapshot:
@@ -212,11 +236,12 @@ class Scheduler:
             lane.rate_count = 0
         lane.waiting += 1
         lane.accepted += 1
-        entry = Entry(item, qos_class, flow, now, now)
+        entry = Entry(item, qos_class, flow, now)
         if head is None:
             lane.flows[flow] = entry
             self._sequence = sequence = self._sequence + 1
-            heappush(lane.heap, (now + lane.target_s, sequence, entry))
+            entry.deadline = deadline = now + lane.target_s
+            heappush(lane.heap, (deadline, sequence, entry))
         elif head.rest is None:
             head.rest = deque((entry,))
         else:
@@ -237,10 +262,9 @@ class Scheduler:
             entry.rest = None
             following = rest.popleft()
             following.rest = rest or None
-            following.eligible = now
             lane.flows[entry.flow] = following
             self._sequence = sequence = self._sequence + 1
-            heapreplace(lane.heap, (now + lane.target_s, sequence, following))
+            heapreplace(lane.heap, (lane.follow(entry, following, now), sequence, following))
         entry.waited_s = waited_s = now - entry.arrived
         lane.waiting -= 1
         lane.started += 1
@@ -309,8 +333,7 @@ class Scheduler:
             settings = replace(settings, target_s=target_s)
         if share is not None:
             settings = replace(settings, share=share)
-        lane.configure(settings)
-        lane.rekey()
+        lane.retarget(settings)
 
     def snapshot(self, now: float) -> list[ClassSnapshot]:
         """The state of every class, critical first."""

@@ -1,0 +1,203 @@
+"""The pump: takes waiting requests in the scheduler's order and starts them as their resources allow.
+
+Requests that need different things must not wait for each other: texts need room in the publisher's window, logins a
+place at the password checkers, commands and pages a call to rooms. So there is a pool for each, with a queue and a
+bound of its own; a thousand texts never stand before a logout, nor a login storm before a join. The pump runs once per
+turn of the event loop, commands before texts, so everything that came in one turn is ordered before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final, Protocol
+
+import msgspec
+
+from services.common.clock import Clock
+from services.common.counters import Histogram
+from services.common.wire.requests import Authenticate, Register
+from services.edge.decisions import Command, Text
+from services.edge.qos.classes import ClassSettings, QosClass
+from services.edge.qos.scheduler import ClassSnapshot, Scheduler
+
+_SIGN_INS: Final = frozenset({Register, Authenticate})
+
+_PARTS: Final = {"sign_ins": 4, "commands": 2, "pages": 4}
+"""The pools' parts of the concurrency: a quarter for logins, half for commands, a quarter for pages."""
+
+
+CONCURRENCY_MIN: Final = max(_PARTS.values())
+CONCURRENCY_MAX: Final = 1_000
+"""About as many calls as one HTTP/2 connection to rooms carries."""
+
+
+class ClassUpdate(msgspec.Struct, frozen=True):
+    """A change to a class; None leaves a setting as it is."""
+
+    qos_class: QosClass
+    target_s: float | None = None
+    share: int | None = None
+
+
+class TextSink(Protocol):
+    """Where texts go."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another text may be submitted."""
+        ...
+
+    def submit(self, text: Text) -> None:
+        """Take a text."""
+        ...
+
+
+class _Pool:
+    """Commands that share a bound on how many are under way."""
+
+    __slots__ = ("concurrency", "part", "running", "scheduler")
+
+    def __init__(self, classes: Mapping[QosClass, ClassSettings], part: int) -> None:
+        self.scheduler = Scheduler(classes)
+        self.part = part
+        self.concurrency = 1
+        self.running = 0
+
+
+class Pump:
+    """The edge's queues. Items have a `connection` with an `id`, by which the scheduler is fair.
+
+    Texts go to `texts`, and whoever makes room there calls `kick`. `start_command(command, done)` begins a command
+    and calls `done` at its end. `call_soon` defers to the loop's next turn.
+    """
+
+    def __init__(
+        self,
+        classes: Mapping[QosClass, ClassSettings],
+        *,
+        concurrency: int,
+        texts: TextSink,
+        start_command: Callable[[Command, Callable[[], None]], object],
+        call_soon: Callable[[Callable[[], None]], object],
+        clock: Clock,
+        waits: Mapping[QosClass, Histogram],
+    ) -> None:
+        self._texts = Scheduler(classes)
+        self._pools = {name: _Pool(classes, part) for name, part in _PARTS.items()}
+        self._sink = texts
+        self._start_command = start_command
+        self._call_soon = call_soon
+        self._clock = clock
+        self._waits = waits
+        self._is_kicked = False
+        self.concurrency = 0
+        self._set_concurrency(concurrency)
+
+    @property
+    def running(self) -> int:
+        """Commands under way."""
+        return sum(pool.running for pool in self._pools.values())
+
+    @property
+    def waiting_texts(self) -> int:
+        """Texts that wait for room in the publisher's window."""
+        return len(self._texts)
+
+    def waiting(self, qos_class: QosClass) -> int:
+        """Requests of a class that wait."""
+        return sum(scheduler.waiting(qos_class) for scheduler in self._schedulers())
+
+    def offer_text(self, text: Text, now: float) -> float | None:
+        """Queue a text; return None, or where its class is full the seconds after which to try again."""
+        retry_after_s = self._texts.offer(text, text.qos_class, text.connection.id, now)
+        if not self._is_kicked:
+            self.kick()
+        return retry_after_s
+
+    def offer_command(self, command: Command, now: float) -> float | None:
+        """Queue a command, as `offer_text` does a text."""
+        pool = self._pool(command)
+        retry_after_s = pool.scheduler.offer(command, command.qos_class, command.connection.id, now)
+        self.kick()
+        return retry_after_s
+
+    def discard(self, connection_id: int) -> None:
+        """A connection is gone: forget its commands. Its texts were accepted, and stay."""
+        for pool in self._pools.values():
+            pool.scheduler.discard(connection_id)
+
+    def kick(self) -> None:
+        """Look again in the loop's next turn."""
+        if not self._is_kicked:
+            self._is_kicked = True
+            self._call_soon(self._run)
+
+    def snapshot(self) -> list[ClassSnapshot]:
+        """The state of every class over all pools, critical first. Waiting times are those of its busiest pool."""
+        now = self._clock.monotonic()
+        return [
+            _merge(same) for same in zip(*(scheduler.snapshot(now) for scheduler in self._schedulers()), strict=True)
+        ]
+
+    def configure(self, *, concurrency: int | None, updates: Iterable[ClassUpdate]) -> None:
+        """Change settings while running. Raises ValueError, and then nothing has changed."""
+        updates = list(updates)
+        for update in updates:
+            old = self._texts.settings(update.qos_class)
+            ClassSettings(
+                target_s=old.target_s if update.target_s is None else update.target_s,
+                share=old.share if update.share is None else update.share,
+            )
+        if concurrency is not None:
+            self._set_concurrency(concurrency)
+        for update in updates:
+            for scheduler in self._schedulers():
+                scheduler.configure(update.qos_class, target_s=update.target_s, share=update.share)
+        self.kick()
+
+    def _schedulers(self) -> list[Scheduler]:
+        return [*(pool.scheduler for pool in self._pools.values()), self._texts]
+
+    def _set_concurrency(self, concurrency: int) -> None:
+        if not CONCURRENCY_MIN <= concurrency <= CONCURRENCY_MAX:
+            raise ValueError(f"concurrency: must be {CONCURRENCY_MIN} to {CONCURRENCY_MAX}, not {concurrency}")
+        self.concurrency = concurrency
+        for pool in self._pools.values():
+            pool.concurrency = concurrency // pool.part
+
+    def _pool(self, command: Command) -> _Pool:
+        if type(command.request) in _SIGN_INS:
+            return self._pools["sign_ins"]
+        return self._pools["pages" if command.qos_class is QosClass.LOW else "commands"]
+
+    def _run(self) -> None:
+        self._is_kicked = False
+        now = self._clock.monotonic()
+        for pool in self._pools.values():
+            scheduler = pool.scheduler
+            while pool.running < pool.concurrency and (entry := scheduler.pop(now)) is not None:
+                self._waits[entry.qos_class].observe(entry.waited_s)
+                pool.running += 1
+                self._start_command(entry.item, partial(self._finished, pool))
+        pop, sink, waits = self._texts.pop, self._sink, self._waits
+        while sink.has_room and (entry := pop(now)) is not None:
+            waits[entry.qos_class].observe(entry.waited_s)
+            sink.submit(entry.item)
+
+    def _finished(self, pool: _Pool) -> None:
+        pool.running -= 1
+        self.kick()
+
+
+def _merge(same: tuple[ClassSnapshot, ...]) -> ClassSnapshot:
+    busiest = max(same, key=lambda snapshot: snapshot.started)
+    return msgspec.structs.replace(
+        busiest,
+        waiting=sum(snapshot.waiting for snapshot in same),
+        oldest_s=max(snapshot.oldest_s for snapshot in same),
+        accepted=sum(snapshot.accepted for snapshot in same),
+        refused=sum(snapshot.refused for snapshot in same),
+        started=sum(snapshot.started for snapshot in same),
+        discarded=sum(snapshot.discarded for snapshot in same),
+    )
