@@ -1,13 +1,15 @@
 """graphs: draws processing_times.png, latency_timeline.png and hourly_messages.png.
 
-`python -m services.metrics.graphs DIRECTORY` reads graph data as JSON from its standard input, draws, prints the paths
-and ends. It runs as a process of its own because matplotlib takes a second and 80 MB: the service's event loop never
-waits for it, and the memory goes back when the pictures are done. A picture appears under its name when it is whole.
+`python -m services.metrics.graphs DIRECTORY NICENESS` reads graph data as JSON from its standard input, draws, prints
+the paths and ends. It runs as a process of its own because matplotlib takes a second and 80 MB: the service's event
+loop never waits for it, and the memory goes back when the pictures are done. A picture appears under its name when it
+is whole.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -46,7 +48,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 # The shortest time axis: one point on an axis without width says nothing.
-_SPAN_S_MIN = 600.0
+_SPAN_S_MIN = 180.0
 # Two points that are further apart than so many usual steps are not joined: there was nothing in between.
 _GAP_STEPS = 3
 # Above this ratio of the largest to the usual value a linear axis shows one spike and a flat line.
@@ -240,7 +242,8 @@ def _duration(milliseconds: float) -> str:
 
 
 def main() -> None:
-    """Draw what is told on the standard input into the directory that is the argument."""
+    """Draw what is told on the standard input into the directory that is the first argument."""
+    os.nice(int(sys.argv[2]))
     data = decode(sys.stdin.buffer.read())
     for path in draw_all(data, Path(sys.argv[1])):
         sys.stdout.write(f"{path}\n")
