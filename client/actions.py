@@ -69,9 +69,7 @@ async def show_whereabouts(chat: Chat) -> None:
         names = ", ".join(room.name for room in rooms)
         chat.show(display.note(f"You are in: {names}. /switch ROOM says where your text goes."))
     else:
-        chat.show(
-            display.note("You are in no room yet: /rooms lists them, /join ROOM enters one, /create NAME makes one.")
-        )
+        chat.show(display.note("You are in no room yet: /rooms lists them, /join enters, /create makes one."))
 
 
 async def _credentials(chat: Chat, words: Words, *, is_new: bool) -> tuple[str, str]:

@@ -63,25 +63,30 @@ class Room:
             if message.seq == self.seq + 1:
                 fresh.append(message)
                 self.seq = message.seq
-                while (following := self._ahead.pop(self.seq + 1, None)) is not None:
-                    fresh.append(following)
-                    self.seq = following.seq
+                fresh += self._take_ahead()
             elif message.seq > self.seq and len(self._ahead) < AHEAD_MAX:
                 self._ahead[message.seq] = message
         return fresh
 
+    def _take_ahead(self) -> list[Message]:
+        taken = []
+        while (following := self._ahead.pop(self.seq + 1, None)) is not None:
+            taken.append(following)
+            self.seq = following.seq
+        return taken
+
     def fill(self, page: Messages) -> tuple[list[Message], Missing | None]:
         """Takes the page of history behind `seq`; returns what can be shown, and what the server no longer has."""
         missing = None
-        # Where the server has nothing next, the log begins later than where this client stopped reading.
-        known = [message.seq for message in page.messages] or sorted(self._ahead)
+        # Where nothing that is next is known, the log begins later than where this client stopped reading.
+        known = [*(message.seq for message in page.messages), *self._ahead]
         following = min((seq for seq in known if seq > self.seq), default=None)
         if following is None:
             self.top = self.seq
         elif following > self.seq + 1:
             missing = Missing(self.seq + 1, following - 1)
             self.seq = following - 1
-        return self.receive(page.messages), missing
+        return self._take_ahead() + self.receive(page.messages), missing
 
     def begin_epoch(self, epoch: str, top: int) -> None:
         """The log was replaced by another one, which reaches up to `top`: its newest messages are to be shown."""

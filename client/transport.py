@@ -128,7 +128,7 @@ def _reason(error: OSError | UnicodeError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there"
     if isinstance(error, ConnectionError):
-        return "it closed the connection at once"
+        return "it closed the connection at once, as what does not speak TLS 1.3 may do"
     return getattr(error, "strerror", None) or str(error)
 
 
