@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from services.auth import tables
 from services.auth.accounts import Account
@@ -17,6 +19,8 @@ from services.auth.revocations import EdgeBoot, EndedSession
 from services.auth.sessions import AccountClosed, AlreadyOpen, BootSuperseded, Moment, NewSession, Opened
 from services.auth.store import SqlStore
 from services.common.db import Database, migrate
+from services.common.errors import ParleyError
+from services.common.wire.codes import ErrorCode
 from tests.helpers.auth_world import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -287,6 +291,30 @@ async def test_purge_forgets_boots_that_are_long_gone(store: SqlStore) -> None:
     assert isinstance(await store.renew_lease(EDGE, at(LEASE_MS + DAY_MS)), BootSuperseded)
     await store.purge(at(LEASE_MS + DAY_MS + 2))
     assert await store.renew_lease(EDGE, at(LEASE_MS + DAY_MS + 3)) == []
+
+
+# Failures
+
+
+async def test_a_full_disk_is_unavailable_and_its_log_holds_no_secret(url: str) -> None:
+    migrate(url, MIGRATIONS)
+    database = Database(url)
+    store = SqlStore(database)
+    await database.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").close())
+    with capture_logs() as logs:
+        for n in range(200):
+            try:
+                await store.insert_account(account(f"mallory{n}", password_hash="secret " * 300))
+            except ParleyError as error:
+                full = error
+                break
+    assert full.code is ErrorCode.UNAVAILABLE
+    assert logs
+    said = "".join("".join(traceback.format_exception(log["exc_info"])) for log in logs) + repr(logs)
+    assert "secret" not in said
+    assert "mallory" not in said
+    assert await store.count_accounts() == n
+    await database.close()
 
 
 # The schema

@@ -71,7 +71,8 @@ def _make_sqlite_engine(url: URL, *, pool_size: int, is_reader: bool) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True)
     # SQLite gives its WAL the same permissions as the database; nobody else has business in either.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0)
+    # Failed statements are logged; what was to be stored (texts, hashes) is nobody's business.
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
 
     def on_connect(connection: DBAPIConnection, _record: Any) -> None:
         connection.isolation_level = None
