@@ -61,7 +61,9 @@ PAGE_LIMIT_MAX: Final = 200
 
 HISTORY_LIMIT_DEFAULT: Final = 50
 HISTORY_LIMIT_MAX: Final = PAGE_LIMIT_MAX
-ROOMS_LIMIT_DEFAULT: Final = 50
+ROOMS_LIMIT_DEFAULT: Final = PAGE_LIMIT_MAX
+"""All of them, for nearly everybody: version 1 knows no next page."""
+
 ROOMS_LIMIT_MAX: Final = PAGE_LIMIT_MAX
 
 MAX_RESUME_ROOMS: Final = 1_000

@@ -3,11 +3,11 @@
 Earliest deadline first: the deadline is the time of arrival plus the class's latency target, the key of the heaps is
 (deadline, sequence). Three things make that hold under load:
 
-- **Fair between flows** (connections). Only the first waiting request of a flow and class competes. When it starts, the
-  one behind it follows with the deadline of its own arrival, or pushed back: to a BURST-th of the target after its
-  predecessor's, and never before now (nor, as it would have come now, later than a target from now). So up to BURST
-  requests in a target's time a flow meets the target; beyond that a backlog pushes back its own deadlines and nobody
-  else's: a request of an idle flow is behind at most BURST + 1 requests of each other flow of its class.
+- **Fair between flows** (connections). At most BURST requests of a flow and class compete. Each further one follows
+  when one of them starts, with the deadline of its own arrival or pushed back: a BURST-th of the target after its
+  predecessor's, and never before now (nor, as it would have come now, later than a target from now). So a backlog
+  pushes back its own deadlines and nobody else's: a request of an idle flow is behind a few requests of each other
+  flow of its class, however many more those have waiting.
 - **Late is not urgent.** Under overload every deadline slips, and earliest deadline first becomes first come, first
   served: thousands of overdue history pages would stand before a heartbeat. So once a lower class is overdue while a
   higher one waits, the highest waiting class goes first, and one start in RESERVED_EVERY belongs to the overdue ones,
@@ -35,7 +35,7 @@ import msgspec
 from services.edge.qos.classes import DEFAULT_SETTINGS, ClassSettings, QosClass
 
 BURST: Final = 4
-"""Requests of one flow per target that are not pushed back: 20 texts a second, which is what a user may send anyway."""
+"""Requests of one flow and class that may compete: what a person's client has under way at a time, and some more."""
 
 RESERVED_EVERY: Final = 4
 """While lower classes are overdue, one start in this many is theirs: three of them get a twelfth each, at least."""
@@ -63,12 +63,19 @@ class Entry(msgspec.Struct, gc=False):
 
     item: Any
     qos_class: QosClass
-    flow: Hashable
     arrived: float
-    deadline: float = 0.0  # since it is the first of its flow and class
+    flow: _Flow
     waited_s: float = 0.0
-    rest: deque[Entry] | None = None  # what the flow has waiting behind it
-    is_discarded: bool = False
+
+
+class _Flow(msgspec.Struct, gc=False):
+    """What one flow has waiting in one class; flows that have nothing waiting do not exist."""
+
+    key: Hashable
+    competing: int = 0  # requests in the heap
+    deadline: float = 0.0  # of the last one of them
+    rest: deque[Entry] | None = None  # those that follow
+    is_gone: bool = False
 
 
 class ClassSnapshot(msgspec.Struct, frozen=True):
@@ -98,8 +105,8 @@ class _Lane:
     def __init__(self, qos_class: QosClass, settings: ClassSettings) -> None:
         self.qos_class = qos_class
         self.configure(settings)
-        self.heap: list[tuple[float, int, Entry]] = []  # the first request of each flow
-        self.flows: dict[Hashable, Entry] = {}  # the same, by flow; idle flows leave nothing behind
+        self.heap: list[tuple[float, int, Entry]] = []  # deadline, sequence, and what competes
+        self.flows: dict[Hashable, _Flow] = {}
         self.waiting = 0
         self.tombstones = 0
         self.accepted = self.refused = self.started = self.discarded = 0
@@ -119,33 +126,33 @@ class _Lane:
         difference_s = settings.target_s - self.target_s
         self.configure(settings)
         self.sweep()
-        for _, _, entry in self.heap:
-            entry.deadline += difference_s
-        self.heap = [(entry.deadline, sequence, entry) for _, sequence, entry in self.heap]
+        for flow in self.flows.values():
+            flow.deadline += difference_s
+        self.heap = [(deadline + difference_s, sequence, entry) for deadline, sequence, entry in self.heap]
         heapify(self.heap)
 
     def sweep(self) -> None:
         """Free the heap of what was discarded."""
-        self.heap = [key for key in self.heap if not key[2].is_discarded]
+        self.heap = [key for key in self.heap if not key[2].flow.is_gone]
         heapify(self.heap)
         self.tombstones = 0
 
-    def follow(self, entry: Entry, following: Entry, now: float) -> float:
-        """The deadline of the request that comes after an entry, of the same flow, which starts now."""
+    def follow(self, flow: _Flow, following: Entry, now: float) -> float:
+        """The deadline with which a flow's next request competes, now that one of them starts."""
         deadline = following.arrived + self.target_s
-        if deadline < (pushed_back := entry.deadline + self.push_back_s):
+        if deadline < (pushed_back := flow.deadline + self.push_back_s):
             deadline = pushed_back
         if deadline < now:
             deadline = now
         elif deadline > (fresh := now + self.target_s):
             deadline = fresh
-        following.deadline = deadline
+        flow.deadline = deadline
         return deadline
 
     def head(self) -> tuple[float, int, Entry]:
         """The first of a lane that is not empty."""
         heap = self.heap
-        while self.tombstones and heap[0][2].is_discarded:
+        while self.tombstones and heap[0][2].flow.is_gone:
             heappop(heap)
             self.tombstones -= 1
         return heap[0]
@@ -167,15 +174,15 @@ class _Lane:
         return min(max(self.waiting / rate, RETRY_AFTER_S_MIN), RETRY_AFTER_S_MAX)
 
     def discard(self, flow: Hashable) -> int:
-        head = self.flows.pop(flow, None)
-        if head is None:
+        gone = self.flows.pop(flow, None)
+        if gone is None:
             return 0
-        count = 1 + (len(head.rest) if head.rest is not None else 0)
-        head.is_discarded = True
-        head.item = head.rest = None
+        count = gone.competing + (len(gone.rest) if gone.rest is not None else 0)
+        gone.is_gone = True
+        gone.rest = None
         self.waiting -= count
         self.discarded += count
-        self.tombstones += 1
+        self.tombstones += gone.competing
         if self.tombstones > TOMBSTONES_MAX + len(self.heap) // 2:
             self.sweep()
         return count
@@ -197,7 +204,7 @@ class _Lane:
         )
 
     def oldest_s(self, now: float) -> float:
-        return max((now - entry.arrived for entry in self.flows.values()), default=0.0)
+        return max((now - entry.arrived for _, _, entry in self.heap if not entry.flow.is_gone), default=0.0)
 
 
 def _percentile(ordered: list[float], percent: int) -> float:
@@ -227,8 +234,8 @@ class Scheduler:
         """Take a request, or refuse it: None where it was accepted, else the seconds after which to try again."""
         lane = self._by_class[qos_class]
         room = lane.share - lane.waiting
-        head = lane.flows.get(flow)
-        if room <= 0 or (head is not None and head.rest is not None and len(head.rest) >= room):
+        own = lane.flows.get(flow)
+        if room <= 0 or (own is not None and own.rest is not None and len(own.rest) >= room):
             lane.refused += 1
             return lane.retry_after_s(now)
         if not lane.waiting and now - lane.rate_since >= RATE_WINDOW_S:  # a class without work says nothing of its rate
@@ -236,16 +243,18 @@ class Scheduler:
             lane.rate_count = 0
         lane.waiting += 1
         lane.accepted += 1
-        entry = Entry(item, qos_class, flow, now)
-        if head is None:
-            lane.flows[flow] = entry
+        if own is None:
+            lane.flows[flow] = own = _Flow(flow)
+        entry = Entry(item, qos_class, now, own)
+        if own.competing < BURST:
+            own.competing += 1
+            own.deadline = deadline = now + lane.target_s
             self._sequence = sequence = self._sequence + 1
-            entry.deadline = deadline = now + lane.target_s
             heappush(lane.heap, (deadline, sequence, entry))
-        elif head.rest is None:
-            head.rest = deque((entry,))
+        elif own.rest is None:
+            own.rest = deque((entry,))
         else:
-            head.rest.append(entry)
+            own.rest.append(entry)
         return None
 
     def pop(self, now: float) -> Entry | None:
@@ -254,17 +263,18 @@ class Scheduler:
         if lane is None:
             return None
         entry = lane.head()[2]
-        rest = entry.rest
-        if rest is None:
+        flow = entry.flow
+        if flow.rest is None:
             heappop(lane.heap)
-            del lane.flows[entry.flow]
+            flow.competing -= 1
+            if not flow.competing:
+                del lane.flows[flow.key]
         else:
-            entry.rest = None
-            following = rest.popleft()
-            following.rest = rest or None
-            lane.flows[entry.flow] = following
+            following = flow.rest.popleft()
+            if not flow.rest:
+                flow.rest = None
             self._sequence = sequence = self._sequence + 1
-            heapreplace(lane.heap, (lane.follow(entry, following, now), sequence, following))
+            heapreplace(lane.heap, (lane.follow(flow, following, now), sequence, following))
         entry.waited_s = waited_s = now - entry.arrived
         lane.waiting -= 1
         lane.started += 1

@@ -22,6 +22,9 @@ class Queue(Protocol):
     def pop(self, now: float) -> Entry | None: ...
 
 
+NOBODY: Any = None
+
+
 class PlainDeadlines:
     """Earliest deadline first and nothing else: shows that the tests below can fail."""
 
@@ -36,7 +39,7 @@ class PlainDeadlines:
         self.waiting[qos_class] += 1
         self.sequence += 1
         deadline = now + DEFAULT_SETTINGS[qos_class].target_s
-        heappush(self.heap, (deadline, self.sequence, Entry(item, qos_class, flow, now, now)))
+        heappush(self.heap, (deadline, self.sequence, Entry(item, qos_class, now, NOBODY)))
         return None
 
     def pop(self, now: float) -> Entry | None:
