@@ -68,6 +68,9 @@ _CODE_WITHOUT_METADATA: Final[Mapping[grpc.StatusCode, ErrorCode]] = {
     grpc.StatusCode.UNAUTHENTICATED: ErrorCode.FORBIDDEN,
 }
 
+# What grpc.aio says, with INTERNAL, when a stream ends while a message is being sent: the status is lost.
+_FAILED_TO_SEND: Final = "Internal error from Core"
+
 
 class ParleyError(Exception):
     """A refusal or a failure that a caller may act on.
@@ -118,6 +121,8 @@ def from_rpc_error(error: AioRpcError) -> ParleyError:
         code = ErrorCode(metadata[CODE_KEY])
     except (KeyError, ValueError):  # a peer newer than this one may send a code that this one does not know
         code = _CODE_WITHOUT_METADATA.get(status, ErrorCode.INTERNAL)
+        if message == _FAILED_TO_SEND:
+            code = ErrorCode.UNAVAILABLE
         return ParleyError(code, message, details={"status": status.name})
     details = {
         key.removeprefix(_DETAIL_PREFIX): unquote(value)

@@ -8,6 +8,7 @@ in place of gRPC's own, and handlers that write to the context themselves are si
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # Calls between services on one network answer in milliseconds; what takes this long is lost.
 DEFAULT_DEADLINE_S: Final = 5.0
+# Whoever is refused and has a message to send does so at once; nobody else is worth a longer wait.
+_FIRST_MESSAGE_S: Final = 1.0
 _log = get_logger(__name__)
 
 
@@ -74,6 +77,8 @@ def _wrap(method: str, handler: Handler, allowed: frozenset[str]) -> Handler:
     async def guarded(request: Any, context: Context) -> Any:
         identity = peer_identity(context)
         if identity is None or identity.kind not in allowed:
+            if handler.request_streaming:
+                await _take_first(context)
             await _refuse(method, identity, context)
         try:
             return await run(request, context)
@@ -122,7 +127,17 @@ async def _refuse(method: str, identity: object, context: Context) -> None:
     await context.abort(to_status(error.code), error.message, to_metadata(error))
 
 
+async def _take_first(context: Context) -> None:
+    """Waits for the first message of a stream that is about to be refused.
+
+    A caller that is told the status while it is still sending sees its own failure to send (INTERNAL) in place of it.
+    """
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(context.read(), _FIRST_MESSAGE_S)
+
+
 async def _refuse_unknown(_request: Any, context: Context) -> None:
+    await _take_first(context)
     await _refuse("unknown method", peer_identity(context), context)
 
 

@@ -283,3 +283,26 @@ async def test_messages_above_the_limit_are_refused(server: RpcServer) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await echo.call(channel, "Unary", bytes(5 * 1024 * 1024))
     assert from_rpc_error(caught.value).code is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("method", ["Write", "BidiWrite"])
+async def test_stopping_gives_calls_their_grace_and_no_more(service: echo.Echo, method: str) -> None:
+    async with (
+        rpc.serve({echo.NAME: {"edge"}}, lambda s: echo.add(service, s)) as server,
+        rpc.channel(server) as channel,
+    ):
+        call = asyncio.ensure_future(echo.call(channel, method, b"wait"))
+        await service.waiting.wait()
+        await asyncio.wait_for(server.stop(0.1), 10)
+        assert service.cancelled.is_set()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    assert from_rpc_error(caught.value).code is ErrorCode.UNAVAILABLE
+
+
+async def test_a_stream_that_sends_nothing_is_refused_too(server: RpcServer) -> None:
+    async with rpc.channel(server, identity="rooms") as channel:
+        stream = channel.stream_stream(f"/{echo.NAME}/Bidi")(timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -55,6 +55,11 @@ def test_a_status_without_a_code_is_translated_and_named(status: grpc.StatusCode
     assert (error.code, error.message, error.details) == (code, "gone", {"status": status.name})
 
 
+def test_a_stream_that_ended_while_it_was_sending_is_unavailable() -> None:
+    assert from_rpc_error(received(grpc.StatusCode.INTERNAL, "Internal error from Core")).code is ErrorCode.UNAVAILABLE
+    assert from_rpc_error(received(grpc.StatusCode.INTERNAL, "internal error")).code is ErrorCode.INTERNAL
+
+
 def test_a_code_of_a_newer_peer_falls_back_to_the_status() -> None:
     error = from_rpc_error(received(grpc.StatusCode.UNAVAILABLE, "x", ("parley-code", "from_the_future")))
     assert error.code is ErrorCode.UNAVAILABLE
