@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.address import Address, parse_address
@@ -21,7 +21,7 @@ class Options:
     home: Path
     ca: Path | None = None
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     room: str | None = None
     is_plain: bool = False
     registers: bool = False

@@ -133,7 +133,7 @@ def find(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
     begun = [known for known in COMMANDS if name and known.startswith(name)]
-    near = begun or difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+    near = begun or difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.6)
     if near:
         raise UsageError(f"There is no command /{name}. Did you mean {' or '.join(f'/{one}' for one in near)}?")
     raise UsageError(f"There is no command /{name}. /help lists them; //{name} sends it as text.")

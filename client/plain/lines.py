@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import CancelledError
 
 LINE_BYTES_MAX = 65_536
 """Above any text that can be sent; what is longer is cut here and refused there, with its reason."""
@@ -54,17 +56,22 @@ async def read_lines(descriptor: int) -> AsyncGenerator[str, None]:
     def read() -> None:
         # Not through sys.stdin: a thread that waits inside it holds a lock that the interpreter needs at its end.
         splitter = LineSplitter()
-        try:
-            while data := os.read(descriptor, READ_BYTES):
+        with contextlib.suppress(RuntimeError, CancelledError):  # the loop is gone, and with it whoever would read
+            while data := _read(descriptor):
                 for line in splitter.feed(data):
                     put(line)
             for line in splitter.end():
                 put(line)
             put(None)
-        except (OSError, RuntimeError, asyncio.CancelledError):
-            return  # the loop is gone, and with it whoever would read
 
     # A thread because a regular file cannot be waited for, and a daemon because it may wait for ever.
     threading.Thread(target=read, name="stdin", daemon=True).start()
     while (line := await queue.get()) is not None:
         yield line
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, READ_BYTES)
+    except OSError:  # such as EIO: the terminal is gone
+        return b""

@@ -75,6 +75,7 @@ class FakeConnection:
             for frame in self.decoder.feed(data):
                 assert isinstance(frame, bytes)
                 self.edge.handle(self, frame)
+                self.edge.tell_change()
 
 
 class FakeEdge:
@@ -94,6 +95,8 @@ class FakeEdge:
         self.lost_events = 0
         self.before_answer: Callable[[FakeConnection, str], None] | None = None
         self.has_old_session = False
+        self._watchers: set[asyncio.Future[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     # What tests do.
 
@@ -132,6 +135,20 @@ class FakeEdge:
         """The data of all requests of a type."""
         return [data for sent_kind, data in self.requests if sent_kind == kind]
 
+    async def changed(self) -> None:
+        """Waits until a request was handled or a connection ended."""
+        watcher = asyncio.get_running_loop().create_future()
+        self._watchers.add(watcher)
+        try:
+            await watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def tell_change(self) -> None:
+        for watcher in self._watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
     # The port of the client, and the loop over its connections.
 
     async def connect(self) -> Transport:
@@ -139,7 +156,6 @@ class FakeEdge:
         if self.is_down:
             raise ConnectError("the server is down")
         ours, theirs = memory_pair()
-        self._serving = getattr(self, "_serving", set())
         task = asyncio.create_task(self.serve(ours))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
@@ -152,6 +168,7 @@ class FakeEdge:
             await connection.serve()
         finally:
             self.connections.remove(connection)
+            self.tell_change()
             self._presence(connection, "offline")
             await transport.close()
 

@@ -46,6 +46,16 @@ class ServedEdge:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
+    def wait_until(self, condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+        """Waits on the server's thread until a condition holds."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await self.edge.changed()
+
+        asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
+
     def cut(self) -> None:
         """Every connection is lost."""
         self.do(lambda: [writer.transport.abort() for writer in self._writers])
