@@ -250,7 +250,7 @@ async def test_a_lost_connection_is_told_once(table: Table) -> None:
     table.edge.is_down = False
     await table.until(lambda: "Connected again." in table.paper.lines[-1], advance_s=1.0)
     assert table.paper.lines[before:] == [
-        "[SYSTEM] No connection: the server closed the connection. Trying to connect again …",
+        "[SYSTEM] The connection is lost: the server closed the connection. Trying to connect again …",
         "[SYSTEM] Connected again.",
     ]
 

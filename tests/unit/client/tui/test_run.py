@@ -176,7 +176,7 @@ def test_a_lost_connection_comes_back_with_what_was_missed_and_what_was_typed(
     log_in(program)
     served.stop_listening()
     served.cut()
-    program.wait_for("[SYSTEM] No connection")
+    program.wait_for("[SYSTEM] The connection is lost")
     program.enter("typed while away")
     program.wait_for("1 not acknowledged yet")
     served.do(lambda: served.edge.say(lobby, "bob", "said while away"))
