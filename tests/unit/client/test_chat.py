@@ -26,6 +26,9 @@ class Paper:
     def show(self, line: Line) -> None:
         self.lines.append(line.render(colour=False))
 
+    def update(self) -> None:
+        pass
+
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         self.questions.append((question, is_secret))
         return self.answers.pop(0) if self.answers else None

@@ -13,9 +13,10 @@ THERE = Address("::1", 9999)
 
 
 def test_where_the_file_is() -> None:
-    assert default_path({"HOME": "/home/ada"}) == Path("/home/ada/.config/parley/known_hosts")
-    assert default_path({"HOME": "/home/ada", "XDG_CONFIG_HOME": "/x"}) == Path("/x/parley/known_hosts")
-    assert default_path({"HOME": "/home/ada", "XDG_CONFIG_HOME": "x"}) == Path("/home/ada/.config/parley/known_hosts")
+    home = {"HOME": "/people/ada"}
+    assert default_path(home) == Path("/people/ada/.config/parley/known_hosts")
+    assert default_path({**home, "XDG_CONFIG_HOME": "/x"}) == Path("/x/parley/known_hosts")
+    assert default_path({**home, "XDG_CONFIG_HOME": "x"}) == Path("/people/ada/.config/parley/known_hosts")
 
 
 def test_decisions_are_kept_privately_and_can_be_replaced(tmp_path: Path) -> None:
