@@ -6,6 +6,7 @@ message is from its frame to its reply: queue, publisher and reply all use it, s
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -99,7 +100,7 @@ def failure(
     """The reply that refuses a request, in the form that its type asks for."""
     data: dict[str, Any] = {"error": message, "code": code.value}
     if retry_after_s is not None:
-        data["retry_after_s"] = round(retry_after_s, 3)
+        data["retry_after_s"] = math.ceil(retry_after_s * 1000) / 1000  # never 0: who waits this long gets in
     if details:
         data.update(details)
     response = _OWN_RESPONSE.get(request_type or "")
