@@ -47,3 +47,9 @@ def test_a_line_that_cannot_be_read_is_not_passed_over(tmp_path: Path, line: str
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrustError):
         KnownHosts(tmp_path).fingerprint(HERE)
+
+
+def test_a_decision_that_cannot_be_written_down_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "parley").write_text("in the way")
+    with pytest.raises(TrustError):
+        KnownHosts(tmp_path / "parley" / "known_hosts").trust(HERE, "a" * 64)

@@ -346,6 +346,18 @@ async def test_a_replaced_log_is_told_and_its_newest_messages_shown(desk: Desk) 
     assert len(desk.of(RoomReplaced)) == 1
 
 
+async def test_a_log_that_is_replaced_while_connected_is_told_too(desk: Desk) -> None:
+    (room,) = await desk.log_in("lobby")
+    for number in range(5):
+        desk.edge.say(room, "bob", f"old {number}")
+    await desk.until(lambda: len(desk.shown(room)) == 5)
+    room.epoch, room.log = "e002", room.log[:2]
+    desk.edge.say(room, "bob", "new")
+    await desk.until(lambda: desk.shown(room)[5:] == ["old 0", "old 1", "new"])
+    assert len(desk.of(RoomReplaced)) == 1
+    await desk.is_live()
+
+
 async def test_reconnects_back_off_and_start_over_after_a_good_connection(desk: Desk) -> None:
     await desk.log_in("lobby")
     desk.edge.is_down = True
