@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shlex
+import shutil
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.local import certificates, configuration, journal, lock, plan, ports, stack_file
@@ -107,7 +111,13 @@ def ready_line(options: Options) -> str:
     """What a person needs next, and what programs wait for."""
     address = ports.join(options.host, options.port)
     more = f" (and {options.edges - 1} more)" if options.edges > 1 else ""
-    return f"ready on {address}{more}; to chat, in another terminal: parley chat {address}; Ctrl-C ends it"
+    where = "" if options.home == Path.cwd() else f" --home {shlex.quote(str(options.home))}"
+    return f"ready on {address}{more}; to chat, in another terminal: {_command()} chat{where}; Ctrl-C ends it"
+
+
+def _command() -> str:
+    """How this command was called, where just its name would not be found."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "parley" and shutil.which("parley") is None else "parley"
 
 
 def _stop_event(*, then: Callable[[], None]) -> asyncio.Event:
