@@ -1,4 +1,4 @@
-"""The core: the parts that every message passes on its way in and out, and the circle in which they refer to each other.
+"""The core: the parts that every message passes on its way in and out, and the circle in which they call each other.
 
 connection → pump → publisher → (feed) → hub → flusher → connection
 """

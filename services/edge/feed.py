@@ -108,6 +108,8 @@ class Feed:
         writer: asyncio.Task[None] | None = None
         try:
             await stream.write(self._hello())
+            self._publisher.connected()  # only now: what is given to a stream that never was counts as written
+            self._bell.set()
             writer = asyncio.create_task(self._write(stream), name="feed writer")
             writer.add_done_callback(lambda _: stream.cancel())  # the reader ends with it
             while isinstance(response := await stream.read(), feed_pb2.AttachResponse):
@@ -136,7 +138,6 @@ class Feed:
 
     def _hello(self) -> feed_pb2.AttachRequest:
         self._hub.follow_all()
-        self._publisher.connected()
         sessions = [
             feed_pb2.SessionPresence(
                 session=rooms_pb2.Session(

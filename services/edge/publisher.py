@@ -78,8 +78,11 @@ class Publisher:
         """Whether another text may be submitted."""
         return len(self._pending) < self._texts_max and self._bytes < self._bytes_max
 
-    def submit(self, text: Text) -> None:
+    def submit(self, text: Text, now: float) -> None:
         """Take a text; its connection is told what became of it."""
+        if now - text.received_at >= self._timeout_s:  # it waited for room, and nobody expects it any more
+            self._refuse((text,), now)
+            return
         self._last_number = text.number = self._last_number + 1
         body = text.text
         text.size = len(body) if body.isascii() else len(body) * _BYTES_PER_CHAR_MAX

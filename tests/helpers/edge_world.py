@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,13 @@ from tests.helpers.raw_client import RawClient
 
 PASSWORD = "correct horse battery"
 EPOCH = "e001"
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Waits for what happens in the edge or its fakes without being shown to a client."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - there is nothing to be told by
+            await asyncio.sleep(0.005)
 
 
 class FakeAuth:
