@@ -30,7 +30,7 @@ def run(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess
 
 
 def test_a_first_start_makes_everything_and_is_ready_in_time(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack()
+    stack = make_stack(config="")  # as a person starts it, with all defaults
     started = time.monotonic()
     stack.start()
     took_s = time.monotonic() - started
@@ -46,6 +46,9 @@ def test_a_first_start_makes_everything_and_is_ready_in_time(make_stack: Callabl
     for key in (stack.home / "certificates").glob("*key*"):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600, key
     assert stack.stop() == 0
+    assert (stack.home / "logs" / "performance_stats.json").read_text().count("\n") >= 1
+    pictures = {path.name for path in (stack.home / "monitoring" / "graphs").iterdir()}
+    assert {"processing_times.png", "latency_timeline.png", "hourly_messages.png"} <= pictures
 
 
 def test_stack_json_is_as_documented(own_stack: Stack) -> None:
