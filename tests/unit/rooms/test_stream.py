@@ -291,50 +291,56 @@ async def test_an_unknown_outcome_breaks_the_stream(world: RoomsWorld, monkeypat
     assert stream.stopped.is_set()
 
 
+class Chaos:
+    """Publishers, and two streams, one of them slow, that follow and unfollow at any moment."""
+
+    def __init__(self, world: RoomsWorld, rooms: list[RoomRecord], seed: int) -> None:
+        self.world = world
+        self.rooms = rooms
+        self.dice = random.Random(seed)
+        self.readers = [Reader(world.stream(bytes_max=300)), Reader(world.stream(bytes_max=5_000, boot_id="boot-2"))]
+        self.starts: dict[tuple[int, str], int] = {}
+        self.announced: dict[str, int] = {}
+        world.bus.subscribe(self.note)
+
+    def note(self, event: object) -> None:
+        if isinstance(event, Run):
+            self.announced[event.room_id] = event.last_seq
+
+    def publish(self, which: int, room: RoomRecord) -> None:
+        texts = ["y" * 20] * self.dice.randrange(1, 5)
+        self.readers[which].stream.publish([publish("alice", room.room_id, text) for text in texts])
+
+    def follow(self, which: int, room: RoomRecord) -> None:
+        after = self.dice.randrange(self.announced.get(room.room_id, 0) + 1)
+        self.readers[which].seqs.pop(room.room_id, None)
+        self.starts[which, room.room_id] = after
+        follow(self.world, self.readers[which].stream, room, after)
+
+    def unfollow(self, which: int, room: RoomRecord) -> None:
+        self.world.streams.unfollow(self.readers[which].stream, room.room_id)
+        self.readers[which].seqs.pop(room.room_id, None)
+        self.starts.pop((which, room.room_id), None)
+
+    def take(self, which: int, _room: RoomRecord) -> None:
+        self.readers[which].take()
+
+    async def run(self, steps: int) -> None:
+        actions = [self.publish, self.publish, self.publish, self.follow, self.unfollow, self.take, self.take]
+        for _ in range(steps):
+            self.dice.choice(actions)(self.dice.randrange(2), self.dice.choice(self.rooms))
+            await asyncio.sleep(self.dice.choice([0, 0, 0, 0.001]))
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_any_interleaving_is_contiguous_and_complete(tmp_path: Path, seed: int) -> None:
-    """Publishers, two streams, one of them slow, that follow and unfollow at any moment: each sees what it should."""
-    dice = random.Random(seed)
     async with rooms_world(tmp_path) as world:
-        rooms = [await world.create("alice", f"room {n}") for n in range(3)]
-        readers = [Reader(world.stream(bytes_max=300)), Reader(world.stream(bytes_max=5_000, boot_id="boot-2"))]
-        starts: dict[tuple[int, str], int] = {}
-        announced: dict[str, int] = {}
-
-        def note(event: object) -> None:
-            if isinstance(event, Run):
-                announced[event.room_id] = event.last_seq
-
-        world.bus.subscribe(note)
-
-        async def chaos() -> None:
-            for _ in range(250):
-                room, which = dice.choice(rooms), dice.randrange(2)
-                reader, place = readers[which], (which, room.room_id)
-                match dice.randrange(8):
-                    case 0 | 1 | 2:
-                        reader.stream.publish(
-                            [publish("alice", room.room_id, "y" * 20) for _ in range(dice.randrange(1, 5))]
-                        )
-                    case 3:
-                        after = dice.randrange(announced.get(room.room_id, 0) + 1)
-                        reader.seqs.pop(room.room_id, None)
-                        starts[place] = after
-                        follow(world, reader.stream, room, after)
-                    case 4:
-                        world.streams.unfollow(reader.stream, room.room_id)
-                        reader.seqs.pop(room.room_id, None)
-                        starts.pop(place, None)
-                    case 5 | 6:
-                        reader.take()
-                    case 7:
-                        await asyncio.sleep(dice.choice([0, 0, 0.001]))
-
-        await chaos()
+        chaos = Chaos(world, [await world.create("alice", f"room {n}") for n in range(3)], seed)
+        await chaos.run(250)
         await world.log.settled()
-        ends = await world.log.heads([room.room_id for room in rooms])
-        for (which, room_id), after in starts.items():
-            reader = readers[which]
+        ends = await world.log.heads([room.room_id for room in chaos.rooms])
+        for (which, room_id), after in chaos.starts.items():
+            reader = chaos.readers[which]
             while (reader.seqs.get(room_id) or [after])[-1] < ends[room_id].last_seq:
                 if reader.take() is None:
                     await asyncio.wait_for(reader.stream.wait(), 10)
