@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
-from parley.rooms.v1 import feed_pb2, feed_pb2_grpc, rooms_pb2
+from parley.rooms.v1 import feed_pb2, feed_pb2_grpc
 
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
@@ -50,17 +50,16 @@ class EncodedRun:
     __slots__ = ("epoch", "first_seq", "last_seq", "payload", "run", "size")
 
     def __init__(self, run: Run) -> None:
-        make = rooms_pb2.Message
-        messages = [
-            make(seq=m.seq, user_id=m.user_id, username=m.username, text=m.text, sent_at_ms=m.sent_at_ms)
-            for m in run.messages
-        ]
+        payload = feed_pb2.RoomMessages(room_id=run.room_id, epoch=run.epoch)
+        add = payload.messages.add
+        for m in run.messages:
+            add(seq=m.seq, user_id=m.user_id, username=m.username, text=m.text, sent_at_ms=m.sent_at_ms)
         self.run = run
         self.epoch = run.epoch
         self.first_seq = run.first_seq
         self.last_seq = run.last_seq
-        self.payload = feed_pb2.RoomMessages(room_id=run.room_id, epoch=run.epoch, messages=messages)
-        self.size = self.payload.ByteSize()
+        self.payload = payload
+        self.size = payload.ByteSize()
 
     def after(self, seq: int) -> EncodedRun:
         """The messages behind `seq`, of which there is at least one."""
@@ -71,7 +70,8 @@ def encode_parcel(parcel: Parcel) -> feed_pb2.AttachResponse:
     """The response that carries the parcel."""
     response = feed_pb2.AttachResponse()
     add = response.results.add
-    for number, outcome in parcel.results:
+    for publish, outcome in parcel.results:
+        number = publish.number
         if outcome.code is None:
             result = add(number=number, epoch=outcome.epoch, seq=outcome.seq, sent_at_ms=outcome.sent_at_ms)
             if outcome.is_duplicate:
