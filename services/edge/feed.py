@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Final, Protocol
 
 import grpc
@@ -171,18 +172,16 @@ class Feed:
             await self._bell.wait()
             self._bell.clear()
             request = self._next_request()
-            if request.publishes or request.follows or request.unfollow_room_ids:
+            if request.HasField("publishes") or request.follows or request.unfollow_room_ids:
                 await stream.write(request)
 
     def _process(self, response: feed_pb2.AttachResponse) -> None:
         # No await in here: a response is one step.
         now = self._clock.monotonic()
-        if response.results:
-            self._publisher.resolve(response.results, now)
+        if response.HasField("stored") or response.results:
+            self._publisher.resolve(response.stored, response.results, now)
         for room in response.rooms:
-            messages = [
-                Message(message.seq, message.username, message.text, message.sent_at_ms) for message in room.messages
-            ]
+            messages = list(map(Message, count(room.first_seq), room.usernames, room.texts, room.sent_at_ms))
             self._hub.receive(room.room_id, room.epoch, messages, now)
         for change in response.presence_changes:
             action = _ACTIONS.get(change.action)

@@ -10,6 +10,7 @@ from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
 from services.edge.publisher import Publisher, refusal_text
 from services.edge.qos.classes import QosClass
+from tests.helpers import columns
 
 
 class Connection:
@@ -61,23 +62,27 @@ class World:
                 Text("room0001", text, key, None, QosClass.NORMAL, "u1", "amy", self.now, self.connection), self.now
             )
 
-    def take(self) -> list[feed_pb2.Publish]:
+    def take(self) -> list[columns.PublishRow]:
         request = feed_pb2.AttachRequest()
         self.publisher.fill(request)
-        return list(request.publishes)
+        return columns.publish_rows(request.publishes)
 
     def stored(self, *numbers: int) -> None:
-        results = [
-            feed_pb2.PublishResult(number=number, epoch="e001", seq=number * 10, sent_at_ms=1_800) for number in numbers
-        ]
-        self.publisher.resolve(results, self.now)
+        count = len(numbers)
+        stored = feed_pb2.Stored(
+            numbers=numbers,
+            epochs=["e001"] * count,
+            seqs=[number * 10 for number in numbers],
+            sent_at_ms=[1_800] * count,
+        )
+        self.publisher.resolve(stored, [], self.now)
 
     def expire_after(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.publisher.expire(self.now)
 
 
-def texts(batch: list[feed_pb2.Publish]) -> list[str]:
+def texts(batch: list[columns.PublishRow]) -> list[str]:
     return [publish.text for publish in batch]
 
 
@@ -134,6 +139,7 @@ def test_refusals_and_repetitions_are_passed_on() -> None:
     world.take()
     result = feed_pb2.PublishResult
     world.publisher.resolve(
+        feed_pb2.Stored(),
         [
             result(number=1, error_code="not_a_member"),
             result(number=2, error_code="overloaded", retry_after_s=1.5),
