@@ -155,7 +155,7 @@ class Publisher:
                 text.connection.text_refused(text, code, refusal_text(code), result.retry_after_s or None, now)
                 continue
             self._count_stored(now - text.received_at, 1)
-            text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, True, now)
+            text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
         self._settle()
 
     def expire(self, now: float) -> int:

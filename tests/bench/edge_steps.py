@@ -24,6 +24,7 @@ from services.edge.connection import Connection
 from services.edge.decisions import User
 from services.edge.edge import Edge
 from services.edge.ports import Room
+from tests.helpers import columns
 from tests.helpers.edge_world import FakeAuth, FakeRooms, edge_config
 
 WORKLOADS = ((1, 200, 64), (1, 200, 1), (50, 4, 10), (20, 20, 1))  # rooms, members, texts of each sender in a turn
@@ -112,19 +113,22 @@ class Workload:
         self.edge._feed._process(feed_pb2.AttachResponse.FromString(response))
         self._run_turns()
         ended = time.perf_counter()
-        scale = 1e6 / len(request.publishes)
+        scale = 1e6 / len(request.publishes.numbers)
         return (queued - began) * scale, (sent - queued) * scale, (ended - answered) * scale
 
     def _stored(self, request: feed_pb2.AttachRequest) -> feed_pb2.AttachResponse:
         response = feed_pb2.AttachResponse()
         rooms: dict[str, feed_pb2.RoomMessages] = {}
-        for text in request.publishes:
+        for text in columns.publish_rows(request.publishes):
             room_id = text.room_id
             seq = self.seqs[room_id] = self.seqs.get(room_id, 0) + 1
-            response.results.add(number=text.number, epoch="epoch1", seq=seq, sent_at_ms=1_800_000_000_000)
+            response.stored.numbers.append(text.number)
+            response.stored.epochs.append("epoch1")
+            response.stored.seqs.append(seq)
+            response.stored.sent_at_ms.append(1_800_000_000_000)
             if room_id not in rooms:
                 rooms[room_id] = response.rooms.add(room_id=room_id, epoch="epoch1")
-            rooms[room_id].messages.add(seq=seq, username=text.username, text=text.text, sent_at_ms=1_800_000_000_000)
+            columns.append(rooms[room_id], [columns.MessageRow(seq, text.username, text.text, 1_800_000_000_000)])
         return response
 
 

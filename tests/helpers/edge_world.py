@@ -301,7 +301,7 @@ class FakeStream:
             self.followed[follow.room_id] = follow.after_seq
             if (room := self.rooms.rooms.get(follow.room_id)) is not None:
                 self.show(room, room.log[follow.after_seq :])
-        if response.results and not self.rooms.is_silent:
+        if (response.results or response.HasField("stored")) and not self.rooms.is_silent:
             self._responses.put_nowait(response)
         await asyncio.sleep(0)
 
@@ -347,13 +347,15 @@ class FakeStream:
             return
         message = known or rooms.store(room, publish.username, publish.text)
         room.keys[(publish.user_id, publish.key)] = message
-        response.results.add(
-            number=publish.number,
-            epoch=room.epoch,
-            seq=message.seq,
-            sent_at_ms=message.ts,
-            duplicate=known is not None,
-        )
+        if known is None:
+            response.stored.numbers.append(publish.number)
+            response.stored.epochs.append(room.epoch)
+            response.stored.seqs.append(message.seq)
+            response.stored.sent_at_ms.append(message.ts)
+        else:
+            response.results.add(
+                number=publish.number, epoch=room.epoch, seq=message.seq, sent_at_ms=message.ts, duplicate=True
+            )
         for stream in rooms.streams:
             after = stream.followed.get(room.room_id)
             if known is None and after is not None and message.seq > after:

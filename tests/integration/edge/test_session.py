@@ -302,3 +302,13 @@ async def test_draining(tmp_path: Path) -> None:
         assert world.auth.sessions == {}
         with pytest.raises(ConnectionRefusedError):
             await world.connect()
+
+
+async def test_an_answer_that_no_frame_holds_is_answered_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with edge_world(tmp_path) as world:
+        alice = await world.user("alice")
+        monkeypatch.setattr(world.edge._core.hub, "bookmarks", lambda _: {f"room{n:08}": n for n in range(5_000)})
+        assert await alice.refused("heartbeat") == "internal"
+        assert (await alice.request("list_rooms"))["type"] == "room_info"
