@@ -1,4 +1,7 @@
-"""Shows every message of every joined room once and in order: takes the live ones, fetches the missed ones."""
+"""Shows every message of every joined room once and in order: takes the live ones, fetches the missed ones.
+
+After a resume the server sends what was missed in a recovered room by itself; only the others are fetched.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from client.clock import Clock
 from client.connection import Connection
 from client.errors import ClientError, ConnectionLostError, RequestError
 from client.events import Event, MessageArrived, MessagesMissing, RoomLost, RoomReplaced
+from client.login import Positions
 from client.outbox import WORTH_RETRYING
 from client.replies import Message, Messages, RoomInfo, read
 from client.rooms import Room, Rooms
@@ -34,17 +38,30 @@ class CatchUp:
         self._connection: Connection | None = None
         self._tasks = TaskSet()
         self._filling: set[str] = set()
+        self._replayed: dict[str, int] = {}  # recovered rooms: up to where the server sends what was missed
         self._turns = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     @property
     def is_behind(self) -> bool:
-        """True while missed messages are being fetched."""
-        return bool(self._filling)
+        """True while missed messages are being fetched, or sent by the server."""
+        return bool(self._filling or self._replayed)
+
+    @property
+    def positions(self) -> Positions:
+        """How far each room has been read."""
+        rooms = list(self.rooms)[: limits.MAX_RESUME_ROOMS]
+        return {room.room_id: {"epoch": room.epoch, "seq": room.seq} for room in rooms}
 
     def start(self, connection: Connection, infos: Iterable[RoomInfo], *, username: str) -> None:
         """A login succeeded on `connection`; these are the user's rooms. Called before any later frame is read."""
         self._connection = connection
         self.username = username
+        infos = list(infos)
+        self._replayed = {
+            info.room_id: info.last_seq
+            for info in infos
+            if info.recovered and info.replay and info.room_id in self.rooms
+        }
         gone, replaced = self.rooms.return_to(infos)
         for room in gone:
             self._emit(RoomLost(room))
@@ -57,12 +74,14 @@ class CatchUp:
         """The connection is gone; positions are kept for the next one."""
         self._connection = None
         self._filling.clear()
+        self._replayed.clear()
         await self._tasks.close()
 
     def forget(self) -> None:
         """The user logged out."""
         self.username = None
         self.rooms.clear()
+        self._replayed.clear()
 
     def enter(self, info: RoomInfo) -> Room:
         """The user joined a room, or was in it already."""
@@ -77,14 +96,19 @@ class CatchUp:
             return
         if messages.epoch != room.epoch and messages.messages:
             room.begin_epoch(messages.epoch, messages.messages[0].seq - 1)
+            self._replayed.pop(room.room_id, None)
             self._emit(RoomReplaced(room))
-        self._show(room, room.receive(messages.messages), is_late=False)
+        self._show(room, room.receive(messages.messages), is_late=room.room_id in self._replayed)
+        if room.seq >= self._replayed.get(room.room_id, room.seq + 1) or room.has_gap:
+            self._end_replay(room)
         self._fill(room)
 
     def learn(self, positions: dict[str, int]) -> None:
         """The server says how far the rooms' logs have been sent: whatever did not arrive is missing."""
         for room_id, seq in positions.items():
             if (room := self.rooms.get(room_id)) is not None:
+                if room.seq < seq:
+                    self._end_replay(room)  # it should have been here by now
                 room.learn(seq)
                 self._fill(room)
 
@@ -92,9 +116,13 @@ class CatchUp:
         for message in messages:
             self._emit(MessageArrived(room, message, is_own=message.username == self.username, is_late=is_late))
 
+    def _end_replay(self, room: Room) -> None:
+        if self._replayed.pop(room.room_id, None) is not None:
+            self._on_change()
+
     def _fill(self, room: Room) -> None:
         connection = self._connection
-        if connection is None or not room.is_behind or room.room_id in self._filling:
+        if connection is None or not room.is_behind or room.room_id in self._filling or room.room_id in self._replayed:
             return
         self._filling.add(room.room_id)
         self._tasks.spawn(self._fetch(connection, room), name=f"fill-{room.room_id}")

@@ -41,6 +41,10 @@ class OutboxFullError(ClientError):
     """Too much is waiting to be acknowledged already. Nothing was queued."""
 
 
+class OutboxUnwritableError(ClientError):
+    """The disk takes nothing more. Nothing was queued."""
+
+
 class ConnectionLostError(ClientError):
     """The connection ended before the answer came: whether the request was carried out is unknown."""
 

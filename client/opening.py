@@ -10,6 +10,7 @@ from client.arguments import Options
 from client.chat import Chat
 from client.errors import ConnectError, RequestError, TrustError
 from client.known_hosts import KnownHosts, default_path
+from client.outbox_file import default_folder, journals
 from client.session import Session
 from client.stack import Stack, read_stack
 from client.transport import TlsConnector
@@ -36,7 +37,12 @@ async def open_session(chat: Chat, options: Options) -> Address:
     known_hosts = KnownHosts(default_path(os.environ))
     while True:
         trust = choose_trust(address, ca=options.ca, stacks=[stack] if stack else [], known_hosts=known_hosts)
-        session = Session(TlsConnector(address, trust), on_event=chat.on_event, clock=chat.clock)
+        session = Session(
+            TlsConnector(address, trust),
+            on_event=chat.on_event,
+            clock=chat.clock,
+            open_journal=journals(default_folder(os.environ), address),
+        )
         chat.attach(session)
         try:
             await session.start()

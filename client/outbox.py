@@ -8,6 +8,7 @@ would overtake it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from client.errors import OutboxFullError, RequestError
@@ -111,10 +112,13 @@ class Outbox:
             for text in lane.texts.values():
                 text.is_in_flight = False
 
-    def clear(self, room_id: str | None = None) -> list[Text]:
-        """Gives up on everything, or on one room; returns what was not acknowledged."""
+    def clear(self, room_id: str | None = None, *, keys: Container[str] | None = None) -> list[Text]:
+        """Gives up on everything, or on one room, or on some keys; returns what was not acknowledged."""
         given_up = [
-            text for lane in self._lanes.values() for text in lane.texts.values() if room_id in (None, text.room_id)
+            text
+            for lane in self._lanes.values()
+            for text in lane.texts.values()
+            if room_id in (None, text.room_id) and (keys is None or text.key in keys)
         ]
         for text in given_up:
             self._remove(text.key)

@@ -42,7 +42,10 @@ class Messages(msgspec.Struct, frozen=True):
 
 
 class RoomInfo(msgspec.Struct, frozen=True):
-    """A room that this user is a member of, and where its log stands."""
+    """A room that this user is a member of, and where its log stands.
+
+    After a resume: whether it is `recovered`, and then how many missed messages the server sends by itself.
+    """
 
     room_id: str
     name: str
@@ -50,13 +53,16 @@ class RoomInfo(msgspec.Struct, frozen=True):
     last_seq: int
     topic: str = ""
     role: str = "member"
+    recovered: bool = False
+    replay: int = 0
 
 
 class Login(msgspec.Struct, frozen=True):
-    """A successful login."""
+    """A successful login or resume; `token` resumes the session after the connection was lost."""
 
     user_id: str
     username: str
+    token: str = ""
     rooms: list[RoomInfo] = []
 
 

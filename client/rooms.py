@@ -51,6 +51,11 @@ class Room:
         """True while a message that is known to exist was not shown."""
         return self.top > self.seq
 
+    @property
+    def has_gap(self) -> bool:
+        """True while messages are there whose predecessors are not."""
+        return bool(self._ahead)
+
     def learn(self, top: int) -> None:
         """The log is known to reach up to `top`."""
         self.top = max(self.top, top)

@@ -1,4 +1,8 @@
-"""Sends texts until they are acknowledged, over as many connections as it takes."""
+"""Sends texts until they are acknowledged, over as many connections as it takes, and as many runs of the client.
+
+A posted text is on the disk before it counts as accepted, where there is a journal; what a client before this one left
+there goes out at the login. A text that somebody waits for is not kept: with the client its waiter is gone too.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from functools import partial
 
 from client.clock import Clock
 from client.connection import Connection
-from client.errors import ClientError, ConnectionLostError, RequestError
+from client.errors import ClientError, ConnectionLostError, OutboxUnwritableError, RequestError
 from client.events import Event, TextAcknowledged, TextFailed
 from client.outbox import Outbox
+from client.outbox_file import Journal, OpenJournal
 from client.replies import Stored, read, refused
 from client.tasks import TaskSet
 from services.common.wire.envelope import ServerEnvelope
@@ -22,11 +27,20 @@ ANSWER_TIMEOUT_S = 30.0
 class Sender:
     """The outbox and the connection that it goes out on; `emit` gets what became of each text."""
 
-    def __init__(self, *, clock: Clock, emit: Callable[[Event], None], new_key: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        emit: Callable[[Event], None],
+        new_key: Callable[[], str],
+        open_journal: OpenJournal | None = None,
+    ) -> None:
         self._outbox = Outbox()
         self._clock = clock
         self._emit = emit
         self._new_key = new_key
+        self._open_journal = open_journal
+        self._journal: Journal | None = None
         self._connection: Connection | None = None
         self._tasks = TaskSet()
         self._is_timed = False
@@ -37,9 +51,15 @@ class Sender:
         return len(self._outbox)
 
     def post(self, room_id: str, text: str) -> str:
-        """Queues a text and returns its key. Raises OutboxFullError."""
+        """Queues a text and returns its key. Raises OutboxFullError, OutboxUnwritableError."""
         key = self._new_key()
         self._outbox.add(key=key, room_id=room_id, text=text)
+        try:
+            if self._journal is not None:
+                self._journal.add(key, room_id, text)
+        except OutboxUnwritableError:
+            self._outbox.acknowledge(key)
+            raise
         self._pump()
         return key
 
@@ -55,9 +75,13 @@ class Sender:
         finally:
             del self._awaited[key]
 
-    def start(self, connection: Connection) -> None:
+    def start(self, connection: Connection, username: str) -> None:
         """The user is logged in on `connection`: everything unacknowledged goes out."""
         self._connection = connection
+        if self._journal is None and self._open_journal is not None:
+            self._journal = self._open_journal(username)
+            for key, room_id, text in self._journal.texts() if self._journal else ():
+                self._outbox.add(key=key, room_id=room_id, text=text)
         self._pump()
 
     async def stop(self) -> None:
@@ -72,6 +96,17 @@ class Sender:
         for text in self._outbox.clear(room_id):
             self._failed(text.room_id, text.key, text.text, ConnectionLostError(reason))
         self._wake()
+
+    def put_away(self, reason: str) -> None:
+        """Nothing more will be sent for now; what is on the disk stays there for the next login."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            kept = {key for key, _, _ in journal.texts()}
+            journal.close()
+            for text in self._outbox.clear(keys=kept):
+                error = ConnectionLostError(f"{reason} It is kept, and is sent at the next login.")
+                self._emit(TextFailed(text.room_id, text.key, text.text, error))
+        self.give_up(reason)
 
     async def wait_until_below(self, count: int) -> None:
         """Waits until fewer than `count` texts are unacknowledged."""
@@ -118,6 +153,7 @@ class Sender:
         else:
             stored = read(answer.data, Stored)
             if (text := self._outbox.acknowledge(key)) is not None:
+                self._settle(key)
                 self._emit(TextAcknowledged(text.room_id, key, stored.epoch, stored.seq))
             if (awaited := self._awaited.get(key)) is not None and not awaited.done():
                 awaited.set_result(stored)
@@ -132,7 +168,12 @@ class Sender:
         if text is not None:
             self._failed(text.room_id, key, text.text, error)
 
+    def _settle(self, key: str) -> None:
+        if self._journal is not None:
+            self._journal.settle(key)
+
     def _failed(self, room_id: str, key: str, text: str, error: ClientError) -> None:
+        self._settle(key)
         awaited = self._awaited.get(key)
         if awaited is not None and not awaited.done():
             awaited.set_exception(error)

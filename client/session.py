@@ -6,9 +6,10 @@
     room = await session.join_room("lobby")
     await session.send_text(room.room_id, "hello")
 
-A lost connection is made again by itself, with the login that is remembered in memory; messages that were missed
-meanwhile are fetched, and texts that were not acknowledged are sent again under the keys that they had. So whoever
-reads the events sees each message of each joined room once and in order.
+A lost connection is made again by itself, and the session resumed with its token, or else with the login that is
+remembered in memory; messages that were missed meanwhile are replayed or fetched, and texts that were not acknowledged
+are sent again under the keys that they had. So whoever reads the events sees each message of each joined room once and
+in order.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from client.events import (
 )
 from client.link import Link
 from client.login import Credentials, log_in, log_in_again
+from client.outbox_file import OpenJournal
 from client.replies import (
     Farewell,
     LeftRoom,
@@ -87,6 +89,7 @@ class Session:
         clock: Clock | None = None,
         uniform: Callable[[float, float], float] = _uniform,
         new_key: Callable[[], str] = lambda: secrets.token_urlsafe(16),
+        open_journal: OpenJournal | None = None,
     ) -> None:
         self.state = State.CONNECTING
         self.username: str | None = None
@@ -95,9 +98,10 @@ class Session:
         self._listeners = [on_event] if on_event else []
         self._restoring = TaskSet()
         self._credentials: Credentials | None = None
+        self._token = ""
         self._is_logged_in = False  # on the present connection
         self._catchup = CatchUp(clock=self._clock, emit=self._emit, on_change=self._update_state)
-        self._sender = Sender(clock=self._clock, emit=self._emit, new_key=new_key)
+        self._sender = Sender(clock=self._clock, emit=self._emit, new_key=new_key, open_journal=open_journal)
         self._link = Link(
             connector,
             client=client,
@@ -136,7 +140,7 @@ class Session:
         await self._link.start()
 
     async def close(self) -> None:
-        """Ends the session; what is not acknowledged is given up."""
+        """Ends the session; what is not acknowledged is given up, or stays on the disk for the next one."""
         await self._link.close()
 
     async def register(self, username: str, password: str) -> str:
@@ -147,13 +151,21 @@ class Session:
             then=lambda envelope: read(envelope.data, Registration).user_id,
         )
 
-    async def login(self, username: str, password: str) -> list[Room]:
-        """Logs in, remembers the credentials for reconnects, and returns the user's rooms."""
+    async def login(self, username: str, password: str, *, takeover: bool = False) -> list[Room]:
+        """Logs in, remembers the credentials for reconnects, and returns the user's rooms.
+
+        With `takeover` another session of the account is ended, where there is one.
+        """
         if self._credentials is not None:
             raise NotReadyError(f"You are logged in as {self.username} already.")
         connection, credentials = self._live(), Credentials(username, password)
         self._catchup.forget()
-        await log_in(connection, credentials, adopt=lambda login: self._adopt(connection, credentials, login))
+        await log_in(
+            connection,
+            credentials,
+            adopt=lambda login: self._adopt(connection, credentials, login),
+            takeover=takeover,
+        )
         return list(self.rooms)
 
     async def logout(self) -> None:
@@ -224,7 +236,7 @@ class Session:
     def post_text(self, room_id: str, text: str) -> str:
         """Queues a text and returns its key at once; TextAcknowledged or TextFailed will say what became of it.
 
-        Raises InvalidTextError, NotReadyError, OutboxFullError; then nothing was queued.
+        Raises InvalidTextError, NotReadyError, OutboxFullError, OutboxUnwritableError; then nothing was queued.
         """
         self._check_may_send(room_id, text)
         return self._sender.post(room_id, text)
@@ -299,6 +311,8 @@ class Session:
             await log_in_again(
                 connection,
                 credentials,
+                token=self._token,
+                positions=self._catchup.positions,
                 adopt=lambda login: self._adopt(connection, credentials, login),
                 clock=self._clock,
                 backoff=Backoff(self._uniform),
@@ -312,15 +326,17 @@ class Session:
     def _adopt(self, connection: Connection, credentials: Credentials, login: Login) -> None:
         # Runs between two frames: the next one may already be a message of one of these rooms.
         self._credentials, self.username, self._is_logged_in = credentials, login.username, True
+        self._token = login.token
         self._catchup.start(connection, login.rooms, username=login.username)
-        self._sender.start(connection)
+        self._sender.start(connection, login.username)
         self._update_state()
 
     def _forget(self, reason: str) -> None:
         self._credentials = self.username = None
         self._is_logged_in = False
+        self._token = ""
         self._catchup.forget()
-        self._sender.give_up(reason)
+        self._sender.put_away(reason)
         self._update_state()
 
     def _lose_login(self, reason: str) -> None:
@@ -373,7 +389,7 @@ class Session:
 
     def _set_state(self, state: State, reason: str = "", retry_in_s: float | None = None) -> None:
         if state is State.CLOSED:
-            self._sender.give_up("The session ended before this was acknowledged.")
+            self._sender.put_away("The session ended before this was acknowledged.")
         if state is not self.state or reason:
             self.state = state
             self._emit(StateChanged(state, reason, retry_in_s))

@@ -17,7 +17,7 @@ from services.auth.servicer import AuthAdminServicer, AuthServicer
 from services.auth.sessions import SessionPolicy, Sessions
 from services.auth.store import SqlStore
 from services.auth.sweeper import Sweeper
-from services.auth.throttle import MemoryThrottle, NoThrottle, Throttle, ThrottlePolicy
+from services.auth.throttle import MemoryThrottle, NoThrottle, Throttle
 from services.common.clock import SystemClock
 from services.common.config import ConfigError, load_from_command_line
 from services.common.db import Database, migrate
@@ -42,18 +42,21 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
     tasks = TaskSet()
     revocations = Revocations()
     pool = HashPool(workers=config.hash_thread_count, queue_max=config.hash_queue_max, clock=clock)
+    throttle = _make_throttle(config, clock)
     try:
         store = SqlStore(database)
         accounts = Accounts(
             store=store,
             scheme=await _make_scheme(config, store),
             pool=pool,
-            throttle=_make_throttle(config, clock),
+            throttle=throttle,
             clock=clock,
             tasks=tasks,
         )
         policy = SessionPolicy(lease_s=config.lease_s, token_ttl_s=config.token_ttl_s)
-        sessions = Sessions(store=store, revocations=revocations, policy=policy, clock=clock, tasks=tasks)
+        sessions = Sessions(
+            store=store, revocations=revocations, throttle=throttle, policy=policy, clock=clock, tasks=tasks
+        )
         servicer = AuthServicer(accounts=accounts, sessions=sessions, clock=clock, counters=telemetry.counters)
         sweeper = Sweeper(accounts=accounts, sessions=sessions, clock=clock)
         await sweeper.sweep()  # leases are extended before the first login could find one over
@@ -86,12 +89,7 @@ async def _make_scheme(config: AuthConfig, store: SqlStore) -> PasswordScheme:
 
 
 def _make_throttle(config: AuthConfig, clock: SystemClock) -> Throttle:
-    if not config.throttle:
-        return NoThrottle()
-    policy = ThrottlePolicy(
-        registration_burst=config.registration_burst, registration_interval_s=config.registration_interval_s
-    )
-    return MemoryThrottle(policy, clock)
+    return MemoryThrottle(config.throttle_policy, clock) if config.throttle else NoThrottle()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.auth.passwords import ROUNDS_MAX, ROUNDS_MIN
+from services.auth.throttle import ThrottlePolicy
 from services.common.config import ServiceConfig
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ class AuthConfig(ServiceConfig):
     def pepper_path(self) -> Path:
         """Where the pepper is."""
         return self.pepper_file or self.home / "data" / "auth-pepper"
+
+    @property
+    def throttle_policy(self) -> ThrottlePolicy:
+        """How fast passwords, accounts and tokens may be tried."""
+        return ThrottlePolicy(
+            registration_burst=self.registration_burst, registration_interval_s=self.registration_interval_s
+        )
 
     @property
     def hash_thread_count(self) -> int:

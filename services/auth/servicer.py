@@ -35,6 +35,7 @@ _PASSWORD_CHARS_MAX = 1024  # beyond any password; bounds the work, not the pass
 _ADDRESS_CHARS_MAX = 64  # an IPv6 address with a zone takes 62
 _EDGE_CHARS_MAX = 64
 _SESSION_ID_CHARS_MAX = 32
+_TOKEN_CHARS_MAX = 1024  # beyond any token of ours; bounds the work
 _SESSION_IDS_MAX = 100_000  # as many connections as one edge can hold at all
 _log = get_logger(__name__)
 
@@ -48,6 +49,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._clock = clock
         self._logins = counters.counter("parley.auth.logins", "1", "Logins that succeeded.")
         self._failed_logins = counters.counter("parley.auth.logins.failed", "1", "Logins that were refused.")
+        self._resumes = counters.counter("parley.auth.resumes", "1", "Sessions that were resumed.")
+        self._failed_resumes = counters.counter("parley.auth.resumes.failed", "1", "Resumes that were refused.")
         self._registrations = counters.counter("parley.auth.registrations", "1", "Accounts made.")
         counters.gauge("parley.auth.sessions", "1", "Open sessions.", lambda: sessions.open_count)
         counters.gauge("parley.auth.accounts", "1", "Accounts.", lambda: accounts.count)
@@ -77,7 +80,13 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
                 address=request.address,
                 deadline=self._deadline(context),
             )
-            grant = await self._sessions.open(user_id=account.user_id, edge=edge, device=request.device)
+            grant = await self._sessions.open(
+                user_id=account.user_id,
+                username=account.username,
+                edge=edge,
+                device=request.device,
+                takeover=request.takeover,
+            )
         except ParleyError as error:
             self._failed_logins.add()
             _log.info("login refused", code=error.code, address=request.address, edge=edge.name)
@@ -85,8 +94,29 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._logins.add()
         _log.info("logged in", user_id=account.user_id, session_id=grant.session_id, edge=edge.name)
         return auth_pb2.LoginResponse(
-            user_id=account.user_id,
-            username=account.username,
+            user_id=grant.user_id,
+            username=grant.username,
+            session_id=grant.session_id,
+            token=grant.token,
+            token_expires_at_ms=grant.token_expires_at_ms,
+        )
+
+    async def Resume(self, request: auth_pb2.ResumeRequest, context: Context) -> auth_pb2.ResumeResponse:  # noqa: N802
+        """See the proto."""
+        _check_length("token", request.token, _TOKEN_CHARS_MAX)
+        _check_length("address", request.address, _ADDRESS_CHARS_MAX)
+        edge = _edge(request.edge)
+        try:
+            grant = await self._sessions.resume(token=request.token, edge=edge, address=request.address)
+        except ParleyError as error:
+            self._failed_resumes.add()
+            _log.info("resume refused", code=error.code, address=request.address, edge=edge.name)
+            raise
+        self._resumes.add()
+        _log.info("resumed", user_id=grant.user_id, session_id=grant.session_id, edge=edge.name)
+        return auth_pb2.ResumeResponse(
+            user_id=grant.user_id,
+            username=grant.username,
             session_id=grant.session_id,
             token=grant.token,
             token_expires_at_ms=grant.token_expires_at_ms,

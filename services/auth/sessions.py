@@ -1,8 +1,14 @@
-"""Sessions: one per account, alive as long as its connection and the edge that holds it.
+"""Sessions: one per account, alive as long as its connection and the edge that holds it; and their tokens.
 
 A session belongs to one boot of one edge. It ends when the edge says so, when the person logs out, when it is revoked,
 when the edge has not renewed its lease in time, and when a new boot of the same edge shows up. Whether an account has
 a session is decided by the store, in one transaction, so of two racing logins exactly one wins.
+
+A token opens a session anew, while its own is open or for a while after it ended. That session is a new one with a
+token of its own, and ends the one that is open (`replaced`). The token that was used stays good, so that a client
+whose answer got lost can ask again; the first use of its successor kills it. All other tokens of the account die in
+the same transaction: an account never has more than two that are good, and of several resumes that race with one
+token the last one wins and the others are replaced. A login kills all of them, or who was taken over would come back.
 
 A boot that a newer one has superseded never comes back: a request of a dead process that arrives late must not end
 the sessions of its successor.
@@ -12,17 +18,31 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from services.auth.openings import (
+    AccountClosed,
+    AlreadyOpen,
+    BootSuperseded,
+    Moment,
+    NewSession,
+    Opened,
+    OpenResult,
+    ResumedSession,
+    ResumeResult,
+    TokenRefused,
+)
 from services.auth.revocations import EdgeBoot, EndedSession, EndReason, Revocations, Subscription
+from services.auth.throttle import address_key
 from services.auth.tokens import hash_token, new_session_id, new_token
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Collection, Mapping, Sequence
 
+    from services.auth.throttle import Throttle
     from services.common.clock import Clock
     from services.common.tasks import TaskSet
 
@@ -41,49 +61,7 @@ class SessionPolicy:
     orphan_s: float = 60.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Moment:
-    """Now, and when a lease and a token end that run from now. Unix milliseconds."""
-
-    now_ms: int
-    lease_until_ms: int
-    token_until_ms: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewSession:
-    """A session to be opened."""
-
-    session_id: str
-    user_id: str
-    token_hash: bytes
-    edge: EdgeBoot
-    device: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
-    """The session is open; `ended` are those whose edge turned out to be gone."""
-
-    ended: Sequence[EndedSession]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AlreadyOpen:
-    """The account has a live session."""
-
-    since_ms: int
-
-
-class AccountClosed:
-    """The account is disabled or gone."""
-
-
-class BootSuperseded:
-    """A newer boot of the same edge has taken over."""
-
-
-OpenResult = Opened | AlreadyOpen | AccountClosed | BootSuperseded
+_Result = TypeVar("_Result", OpenResult, ResumeResult)
 
 
 class SessionStore(Protocol):
@@ -91,7 +69,17 @@ class SessionStore(Protocol):
     `ParleyError` unavailable, overloaded or unknown_outcome."""
 
     async def open_session(self, session: NewSession, moment: Moment) -> OpenResult:
-        """Opens the session unless the account has a live one; keeps the edge's lease."""
+        """Opens the session unless the account has a live one that it may not take over; keeps the edge's lease and
+        kills the account's older tokens."""
+        ...
+
+    async def is_token_good(self, token_hash: bytes, moment: Moment) -> bool:
+        """Whether a resume with this token may succeed; costs no write."""
+        ...
+
+    async def resume_session(self, session: ResumedSession, moment: Moment) -> ResumeResult:
+        """Opens a session with a token, which stays good; ends the open one, kills all other tokens of the account and
+        keeps the edge's lease."""
         ...
 
     async def end_sessions(self, session_ids: Collection[str], moment: Moment) -> int:
@@ -99,7 +87,11 @@ class SessionStore(Protocol):
         ...
 
     async def delete_session(self, session_id: str) -> bool:
-        """Removes a session and its token; returns whether it was open."""
+        """Removes one session and its token; returns whether it was open."""
+        ...
+
+    async def log_out(self, session_id: str) -> bool:
+        """Removes a session and, where it was open, all tokens of its account; returns whether it was open."""
         ...
 
     async def delete_sessions_of(self, user_id: str) -> Sequence[EndedSession]:
@@ -133,8 +125,10 @@ class SessionStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grant:
-    """What a login gets. `token` is a secret."""
+    """What a login or a resume gets. `token` is a secret."""
 
+    user_id: str
+    username: str
     session_id: str
     token: str
     token_expires_at_ms: int
@@ -148,11 +142,13 @@ class Sessions:
         *,
         store: SessionStore,
         revocations: Revocations,
+        throttle: Throttle,
         policy: SessionPolicy,
         clock: Clock,
         tasks: TaskSet,
     ) -> None:
         self._store = store
+        self._throttle = throttle
         self._revocations = revocations
         self._policy = policy
         self._clock = clock
@@ -164,15 +160,20 @@ class Sessions:
         """How long an edge may stay silent."""
         return self._policy.lease_s
 
-    async def open(self, *, user_id: str, edge: EdgeBoot, device: str) -> Grant:
+    async def open(self, *, user_id: str, username: str, edge: EdgeBoot, device: str, takeover: bool) -> Grant:
         """Opens the account's one session. Raises `ParleyError` already_logged_in, invalid_credentials (the account was
         disabled meanwhile) or unavailable."""
         moment = self._moment()
         token = new_token()
         session = NewSession(
-            session_id=new_session_id(), user_id=user_id, token_hash=hash_token(token), edge=edge, device=device
+            session_id=new_session_id(),
+            user_id=user_id,
+            token_hash=hash_token(token),
+            edge=edge,
+            device=device,
+            takeover=takeover,
         )
-        result = await self._open(session, moment)
+        result = await self._open(session.session_id, self._store.open_session(session, moment))
         match result:
             case AlreadyOpen(since_ms=since_ms):
                 raise ParleyError(
@@ -183,11 +184,47 @@ class Sessions:
             case AccountClosed():
                 raise invalid_credentials()
             case BootSuperseded():
-                raise ParleyError(ErrorCode.UNAVAILABLE, "a newer process of this edge has taken over")
-            case Opened(ended=ended):
-                self.open_count += 1
-                self._announce(ended)
-        return Grant(session_id=session.session_id, token=token, token_expires_at_ms=moment.token_until_ms)
+                raise _superseded()
+            case Opened():
+                self._opened(result)
+        return Grant(
+            user_id=user_id,
+            username=username,
+            session_id=session.session_id,
+            token=token,
+            token_expires_at_ms=moment.token_until_ms,
+        )
+
+    async def resume(self, *, token: str, edge: EdgeBoot, address: str) -> Grant:
+        """Opens a session with the token of an earlier one. Raises `ParleyError` bad_token, rate_limited (too many of
+        these from the address) or unavailable."""
+        place = address_key(address)
+        wait_s = await self._throttle.admit_token(place)
+        if wait_s > 0:
+            raise ParleyError(
+                ErrorCode.RATE_LIMITED, "too many invalid tokens from this address", retry_after_s=round(wait_s, 3)
+            )
+        moment = self._moment()
+        new = new_token()
+        session = ResumedSession(
+            session_id=new_session_id(), used_hash=hash_token(token), token_hash=hash_token(new), edge=edge
+        )
+        result: ResumeResult = TokenRefused()
+        if await self._store.is_token_good(session.used_hash, moment):  # garbage never costs a synced commit
+            result = await self._open(session.session_id, self._store.resume_session(session, moment))
+        if isinstance(result, BootSuperseded):
+            raise _superseded()
+        if isinstance(result, TokenRefused):
+            await self._throttle.count_bad_token(place)
+            raise ParleyError(ErrorCode.BAD_TOKEN, "this session cannot be resumed: log in")
+        self._opened(result)
+        return Grant(
+            user_id=result.user_id,
+            username=result.username,
+            session_id=session.session_id,
+            token=new,
+            token_expires_at_ms=moment.token_until_ms,
+        )
 
     async def end(self, session_ids: Collection[str]) -> None:
         """The connections of these sessions have ended; their tokens stay good for a while. Idempotent."""
@@ -195,8 +232,8 @@ class Sessions:
             self.open_count -= await self._store.end_sessions(session_ids, self._moment())
 
     async def log_out(self, session_id: str) -> None:
-        """Ends a session and its token for ever. Idempotent."""
-        if await self._store.delete_session(session_id):
+        """Ends a session, and every token of its account, for ever. Idempotent."""
+        if await self._store.log_out(session_id):
             self.open_count -= 1
 
     async def revoke_all(self, user_id: str) -> int:
@@ -230,7 +267,7 @@ class Sessions:
             raise
         if not is_current:
             self.unwatch(edge, subscription)
-            raise ParleyError(ErrorCode.UNAVAILABLE, "a newer process of this edge has taken over")
+            raise _superseded()
         return subscription
 
     def unwatch(self, edge: EdgeBoot, subscription: Subscription) -> None:
@@ -251,34 +288,40 @@ class Sessions:
         """Sets `open_count` from the store, which other instances share."""
         self.open_count = await self._store.count_open_sessions()
 
-    async def _open(self, session: NewSession, moment: Moment) -> OpenResult:
+    async def _open(self, session_id: str, work: Awaitable[_Result]) -> _Result:
         """Opens, and takes back what was opened for a caller who has gone meanwhile or cannot be told."""
-        opening = asyncio.ensure_future(self._store.open_session(session, moment))
+        opening = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            self._tasks.spawn(self._take_back(session.session_id, opening), name="take back a login")
+            self._tasks.spawn(self._take_back(session_id, opening), name="take back a login")
             raise
         except ParleyError as error:
             if error.code is not ErrorCode.UNKNOWN_OUTCOME:
                 raise
-            self._tasks.spawn(self._take_back(session.session_id, opening), name="take back a login")
+            self._tasks.spawn(self._take_back(session_id, opening), name="take back a login")
             raise ParleyError(ErrorCode.UNAVAILABLE, error.message, retry_after_s=error.retry_after_s) from error
 
-    async def _take_back(self, session_id: str, opening: asyncio.Future[OpenResult]) -> None:
+    async def _take_back(self, session_id: str, opening: asyncio.Future[_Result]) -> None:
+        """Ends the session and its own token, which nobody got to know; one that was used to resume stays good."""
         try:
             result = await opening
             if not isinstance(result, Opened):
                 return
-            self.open_count += 1
-            self._announce(result.ended)
+            self._opened(result)
         except ParleyError as error:
             if error.code is not ErrorCode.UNKNOWN_OUTCOME:
                 return  # certainly not stored
         try:
-            await self.log_out(session_id)
+            if await self._store.delete_session(session_id):
+                self.open_count -= 1
         except ParleyError as error:  # then it ends as an orphan
             _log.warning("could not take a login back", session_id=session_id, code=error.code)
+
+    def _opened(self, result: Opened) -> None:
+        self.open_count += 1
+        self._announce(result.ended)
+        self._announce(result.replaced, EndReason.REPLACED)
 
     async def _keep_lease(self, edge: EdgeBoot) -> bool:
         result = await self._store.renew_lease(edge, self._moment())
@@ -288,11 +331,12 @@ class Sessions:
         self._announce(result)
         return True
 
-    def _announce(self, ended: Sequence[EndedSession]) -> None:
+    def _announce(self, ended: Sequence[EndedSession], reason: EndReason = EndReason.REVOKED) -> None:
         if ended:
             self.open_count -= len(ended)
-            _log.info("sessions ended", session_ids=[session.session_id for session in ended[:100]], count=len(ended))
-            self._revocations.publish(ended, EndReason.REVOKED)
+            session_ids = [session.session_id for session in ended[:100]]
+            _log.info("sessions ended", session_ids=session_ids, count=len(ended), reason=reason)
+            self._revocations.publish(ended, reason)
 
     def _moment(self) -> Moment:
         now_ms = _ms(self._clock.now())
@@ -301,6 +345,10 @@ class Sessions:
             lease_until_ms=now_ms + _ms(self._policy.lease_s),
             token_until_ms=now_ms + _ms(self._policy.token_ttl_s),
         )
+
+
+def _superseded() -> ParleyError:
+    return ParleyError(ErrorCode.UNAVAILABLE, "a newer process of this edge has taken over")
 
 
 def invalid_credentials() -> ParleyError:

@@ -13,8 +13,8 @@ from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from services.auth.accounts import Account, AccountStatus
+from services.auth.openings import AccountClosed, AlreadyOpen, BootSuperseded, Opened, TokenRefused
 from services.auth.revocations import EdgeBoot, EndedSession
-from services.auth.sessions import AccountClosed, AlreadyOpen, BootSuperseded, Opened
 from services.auth.tables import accounts, edge_boots, sessions
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from services.auth.names import Username
-    from services.auth.sessions import Moment, NewSession, OpenResult
+    from services.auth.openings import Moment, NewSession, OpenResult, ResumedSession, ResumeResult
     from services.common.db import Database
 
 # Variables in one IN list; SQLite takes 32,766, but a statement of that size is parsed anew for every length.
@@ -104,6 +104,15 @@ class SqlStore:
         """See `SessionStore`."""
         return await self._database.write(lambda connection: _open(connection, session, moment))
 
+    async def is_token_good(self, token_hash: bytes, moment: Moment) -> bool:
+        """See `SessionStore`."""
+        query = select(exists().where(sessions.c.token_hash == token_hash, _is_good(moment)))
+        return bool(await self._database.read(lambda connection: connection.scalar(query)))
+
+    async def resume_session(self, session: ResumedSession, moment: Moment) -> ResumeResult:
+        """See `SessionStore`."""
+        return await self._database.write(lambda connection: _resume(connection, session, moment))
+
     async def end_sessions(self, session_ids: Collection[str], moment: Moment) -> int:
         """See `SessionStore`."""
         return await self._database.write(lambda connection: _end(connection, session_ids, moment))
@@ -115,6 +124,19 @@ class SqlStore:
         def work(connection: Connection) -> bool:
             row = connection.execute(removal).one_or_none()
             return row is not None and row.ended_at_ms is None
+
+        return await self._database.write(work)
+
+    async def log_out(self, session_id: str) -> bool:
+        """See `SessionStore`."""
+        removal = delete(sessions).where(sessions.c.session_id == session_id)
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(removal.returning(sessions.c.user_id, sessions.c.ended_at_ms)).one_or_none()
+            if row is None or row.ended_at_ms is not None:
+                return False
+            connection.execute(delete(sessions).where(sessions.c.user_id == row.user_id))
+            return True
 
         return await self._database.write(work)
 
@@ -190,24 +212,70 @@ def _open(connection: Connection, session: NewSession, moment: Moment) -> OpenRe
         .select_from(sessions.outerjoin(edge_boots, _its_boot))
         .where(sessions.c.user_id == session.user_id, _is_open)
     ).one_or_none()
+    replaced: list[EndedSession] = []
     if present is not None:
-        if present.is_kept:
+        if present.is_kept and not session.takeover:
             return AlreadyOpen(since_ms=present.opened_at_ms)
         its_row = select(*_ended_columns).where(sessions.c.session_id == present.session_id)
-        ended += _end_all(connection, its_row, moment)
+        (replaced if present.is_kept else ended).extend(_ended(connection, its_row))
+    connection.execute(delete(sessions).where(sessions.c.user_id == session.user_id))  # and with them their tokens
+    _insert(
+        connection,
+        session.edge,
+        moment,
+        session_id=session.session_id,
+        user_id=session.user_id,
+        token_hash=session.token_hash,
+        device=session.device,
+    )
+    return Opened(ended=ended, replaced=replaced)
+
+
+def _resume(connection: Connection, session: ResumedSession, moment: Moment) -> ResumeResult:
+    used = sessions.c.token_hash == session.used_hash
+    owner = connection.scalar(select(sessions.c.user_id).where(used))
+    # The account's row is locked before the session is looked at, so that racing resumes wait for each other.
+    account = select(accounts.c.username, accounts.c.disabled).where(accounts.c.user_id == owner).with_for_update()
+    person = None if owner is None else connection.execute(account).one_or_none()
+    good = select(sessions.c.session_id, sessions.c.device, sessions.c.ended_at_ms).where(used, _is_good(moment))
+    predecessor = connection.execute(good).one_or_none()
+    if person is None or person.disabled or predecessor is None:
+        return TokenRefused()
+    ended = _keep_lease(connection, session.edge, moment)
+    if isinstance(ended, BootSuperseded):
+        return ended
+    theirs = sessions.c.user_id == owner
+    replaced = _ended(connection, select(*_ended_columns).where(theirs, _is_open))
+    connection.execute(delete(sessions).where(theirs, ~used))
+    change = {"ended_at_ms": moment.now_ms, "token_expires_at_ms": moment.token_until_ms}
+    connection.execute(update(sessions).where(used).values(change))
+    _insert(
+        connection,
+        session.edge,
+        moment,
+        session_id=session.session_id,
+        user_id=owner,
+        token_hash=session.token_hash,
+        device=predecessor.device,
+    )
+    return Opened(ended=ended, replaced=replaced, user_id=str(owner), username=person.username)
+
+
+def _insert(connection: Connection, edge: EdgeBoot, moment: Moment, **columns: Any) -> None:
     connection.execute(
         insert(sessions).values(
-            session_id=session.session_id,
-            user_id=session.user_id,
-            token_hash=session.token_hash,
             token_expires_at_ms=moment.token_until_ms,
-            edge_name=session.edge.name,
-            boot_id=session.edge.boot_id,
-            device=session.device,
+            edge_name=edge.name,
+            boot_id=edge.boot_id,
             opened_at_ms=moment.now_ms,
+            **columns,
         )
     )
-    return Opened(ended=ended)
+
+
+def _is_good(moment: Moment) -> Any:
+    """Whether a session's token serves: it is open, or has not ended too long ago."""
+    return or_(_is_open, sessions.c.token_expires_at_ms > moment.now_ms)
 
 
 def _keep_lease(connection: Connection, edge: EdgeBoot, moment: Moment) -> list[EndedSession] | BootSuperseded:

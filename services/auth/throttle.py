@@ -8,6 +8,7 @@ Failed logins are counted three ways, each with an allowance of free failures an
 
 The last two would let a stranger, or a neighbour behind the same address, keep the owner out. So they do not apply to a
 pair of account and address that has logged in (or registered) with success before: the owner at home waits for nobody.
+Tokens cannot be guessed; bad ones are counted by address so that whoever tries costs the storage nothing.
 An attempt that is refused here is not a failure, so hammering does not prolong a wait, and a wait never exceeds by much
 the time for which somebody has been guessing. Unknown names are throttled exactly as known ones.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _IPV6_PREFIX_BITS = 64  # what one subscriber gets: all its addresses are one
 _KEY_BYTES = 16
+_TOLERANCE_S = 1e-9  # what rounding makes of nothing
 
 
 class Outcome(Enum):
@@ -67,6 +69,9 @@ class ThrottlePolicy:
     account: Backoff = Backoff(free=20, first_s=1.0, max_s=30.0, forget_s=900.0)
     registration_burst: int = 256
     registration_interval_s: float = 2.0
+    # All clients behind one address may come back with tokens that have expired meanwhile; then one every interval.
+    bad_token_burst: int = 256
+    bad_token_interval_s: float = 0.5
     entries_max: int = 65_536
 
 
@@ -87,6 +92,14 @@ class Throttle(Protocol):
 
     async def admit_registration(self, address: bytes) -> float:
         """0 when the address may make an account now, otherwise the seconds to wait."""
+        ...
+
+    async def admit_token(self, address: bytes) -> float:
+        """0 when the address may try a token now, otherwise the seconds to wait."""
+        ...
+
+    async def count_bad_token(self, address: bytes) -> None:
+        """A token from this address was not good."""
         ...
 
 
@@ -124,6 +137,13 @@ class NoThrottle:
     async def admit_registration(self, address: bytes) -> float:
         """Always 0."""
         return 0.0
+
+    async def admit_token(self, address: bytes) -> float:
+        """Always 0."""
+        return 0.0
+
+    async def count_bad_token(self, address: bytes) -> None:
+        """Remembers nothing."""
 
 
 class _Failures:
@@ -172,6 +192,32 @@ class _Table(OrderedDict[bytes, _Failures]):
         return entry
 
 
+class _Buckets:
+    """Token buckets by key, each kept as the time at which it is full again (GCRA, ITU-T I.371)."""
+
+    def __init__(self, burst: int, interval_s: float, entries_max: int) -> None:
+        self._burst_s = burst * interval_s
+        self._interval_s = interval_s
+        self._entries_max = entries_max
+        self._full_at: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def wait_s(self, key: bytes, now: float) -> float:
+        """How long until one may be taken; 0 when it may be now."""
+        wait_s = max(now, self._full_at.get(key, now)) + self._interval_s - now - self._burst_s
+        return wait_s if wait_s > _TOLERANCE_S else 0.0
+
+    def take(self, key: bytes, now: float) -> None:
+        """Takes one; more than there are never makes the wait longer than that for one."""
+        full_at = max(now, self._full_at.get(key, now)) + self._interval_s
+        self._full_at[key] = min(full_at, now + self._burst_s)
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > self._entries_max:
+            self._full_at.popitem(last=False)
+
+
 class MemoryThrottle:
     """The throttle of one instance. A restart forgets everything, which frees guessers for one allowance."""
 
@@ -182,13 +228,14 @@ class MemoryThrottle:
         self._addresses = _Table(policy.entries_max)
         self._accounts = _Table(policy.entries_max)
         self._owners: OrderedDict[bytes, None] = OrderedDict()  # pairs that have logged in
-        self._registrations: OrderedDict[bytes, float] = OrderedDict()  # when the address's bucket is full again
+        self._registrations = _Buckets(policy.registration_burst, policy.registration_interval_s, policy.entries_max)
+        self._bad_tokens = _Buckets(policy.bad_token_burst, policy.bad_token_interval_s, policy.entries_max)
 
     @property
     def entry_count(self) -> int:
         """Entries in all tables together, for the bound on memory."""
-        tables = (self._pairs, self._addresses, self._accounts, self._owners, self._registrations)
-        return sum(len(table) for table in tables)
+        tables = (self._pairs, self._addresses, self._accounts, self._owners)
+        return sum(len(table) for table in tables) + len(self._registrations) + len(self._bad_tokens)
 
     async def admit(self, attempt: Attempt) -> float:
         """See `Throttle`."""
@@ -222,18 +269,20 @@ class MemoryThrottle:
             self._owners.popitem(last=False)
 
     async def admit_registration(self, address: bytes) -> float:
-        """See `Throttle`. A token bucket, kept as the time at which it is full again (GCRA, ITU-T I.371)."""
+        """See `Throttle`."""
         now = self._clock.monotonic()
-        interval_s = self._policy.registration_interval_s
-        full_at = max(now, self._registrations.get(address, now)) + interval_s
-        wait_s = full_at - now - self._policy.registration_burst * interval_s
-        if wait_s > 1e-9:
-            return wait_s
-        self._registrations[address] = full_at
-        self._registrations.move_to_end(address)
-        if len(self._registrations) > self._policy.entries_max:
-            self._registrations.popitem(last=False)
-        return 0.0
+        wait_s = self._registrations.wait_s(address, now)
+        if wait_s <= 0:
+            self._registrations.take(address, now)
+        return wait_s
+
+    async def admit_token(self, address: bytes) -> float:
+        """See `Throttle`."""
+        return self._bad_tokens.wait_s(address, self._clock.monotonic())
+
+    async def count_bad_token(self, address: bytes) -> None:
+        """See `Throttle`."""
+        self._bad_tokens.take(address, self._clock.monotonic())
 
     def _wait_s(self, attempt: Attempt, now: float) -> float:
         pair_key = attempt.account + attempt.address

@@ -56,19 +56,17 @@ class GrpcAuth:
         request = auth_pb2.RegisterRequest(username=username, password=password, address=address)
         return (await _call(self._stub.Register, request, self._login_timeout_s)).user_id
 
-    async def login(self, username: str, password: str, *, address: str, device: str) -> Login:
-        """Verify a password and open the account's session."""
+    async def login(self, username: str, password: str, *, address: str, device: str, takeover: bool) -> Login:
+        """Verify a password and open the account's session; with `takeover`, in place of one that it has."""
         request = auth_pb2.LoginRequest(
-            username=username, password=password, address=address, device=device, edge=self._edge
+            username=username, password=password, address=address, device=device, edge=self._edge, takeover=takeover
         )
-        response = await _call(self._stub.Login, request, self._login_timeout_s)
-        return Login(
-            user_id=response.user_id,
-            username=response.username,
-            session_id=response.session_id,
-            token=response.token,
-            token_expires_at_ms=response.token_expires_at_ms,
-        )
+        return _login(await _call(self._stub.Login, request, self._login_timeout_s))
+
+    async def resume(self, token: str, *, address: str) -> Login:
+        """Open a session with the token of an earlier one, which it ends."""
+        request = auth_pb2.ResumeRequest(token=token, address=address, edge=self._edge)
+        return _login(await _call(self._stub.Resume, request, self._timeout_s))
 
     async def logout(self, session_id: str) -> None:
         """End a session and kill its token."""
@@ -177,6 +175,16 @@ class GrpcRooms:
         return rooms_pb2.Session(
             session_id=user.session_id, user_id=user.user_id, username=user.username, edge_boot_id=self._boot_id
         )
+
+
+def _login(response: auth_pb2.LoginResponse | auth_pb2.ResumeResponse) -> Login:
+    return Login(
+        user_id=response.user_id,
+        username=response.username,
+        session_id=response.session_id,
+        token=response.token,
+        token_expires_at_ms=response.token_expires_at_ms,
+    )
 
 
 def _room(room: rooms_pb2.Room) -> Room:

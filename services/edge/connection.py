@@ -108,6 +108,11 @@ class Connection(asyncio.BufferedProtocol):
         return self._session.client
 
     @property
+    def subscriber(self) -> Subscriber | None:
+        """How the hub sees the client, while it is logged in."""
+        return self._subscriber
+
+    @property
     def room_ids(self) -> list[str]:
         """The rooms that it sees."""
         return [] if self._subscriber is None else list(self._subscriber.rooms)
@@ -221,20 +226,24 @@ class Connection(asyncio.BufferedProtocol):
         self._shared.admission.log_out(self)
         self.opened_at = self._shared.clock.monotonic()
 
-    def enter(self, room: Room) -> int:
-        """The client sees a room from now on; returns the seq behind which its messages begin."""
+    def enter(self, room: Room, *, after: int | None = None) -> int:
+        """The client sees a room from now on, or from `after` on; returns the seq behind which live messages begin."""
         assert self._subscriber is not None  # only a logged-in client enters rooms
         hub = self._shared.hub
         before = self._session.enter(room.room_id)
         if before is not None:
             hub.detach(self._subscriber, before)
-        return hub.attach(self._subscriber, room.room_id, epoch=room.epoch, last_seq=room.last_seq)
+        return hub.attach(self._subscriber, room.room_id, epoch=room.epoch, last_seq=room.last_seq, after=after)
 
     def leave(self, room_id: str) -> None:
         """The client does not see a room any more."""
         self._session.leave(room_id)
         if self._subscriber is not None:
             self._shared.hub.detach(self._subscriber, room_id)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what there is for it, or is gone."""
+        await self._sender.drained()
 
     def check(self, now: float) -> None:
         """Close the connection if it has been silent, anonymous, stuck or in the middle of a frame for too long."""

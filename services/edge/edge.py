@@ -18,7 +18,7 @@ from services.edge.admission import Admission
 from services.edge.config import EdgeConfig
 from services.edge.connection import Connection
 from services.edge.core import Core
-from services.edge.decisions import User
+from services.edge.decisions import Command, User
 from services.edge.departures import Departures
 from services.edge.directory import Directory
 from services.edge.dispatch import Dispatcher
@@ -28,6 +28,7 @@ from services.edge.leases import Leases
 from services.edge.listener import Listener
 from services.edge.ports import AuthBackend, RoomsBackend
 from services.edge.removals import Removals
+from services.edge.replays import Replays
 from services.edge.reporter import report
 from services.edge.servicer import EdgeAdminServicer
 from services.edge.session import Rules
@@ -73,15 +74,17 @@ class Edge:
         self._departures = Departures(auth, rooms, clock)
         traffic = Traffic(counters)
         number = itertools.count(1).__next__
-        handlers = Handlers(auth=auth, rooms=rooms, departures=self._departures, clock=clock)
         self._core = Core(
             config,
-            start_command=Dispatcher(handlers, self._tasks).start,
+            start_command=self._start_command,
             traffic=traffic,
             number=number,
             clock=clock,
             boot_id=boot_id,
         )
+        replays = Replays(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock)
+        handlers = Handlers(auth=auth, rooms=rooms, departures=self._departures, replays=replays, clock=clock)
+        self._dispatcher = Dispatcher(handlers, self._tasks)
         shared = self._share(traffic, number)
         self._listener = Listener(
             shared,
@@ -178,6 +181,9 @@ class Edge:
             number=number,
             call_soon=self._core.call_soon,
         )
+
+    def _start_command(self, command: Command, done: Callable[[], None]) -> None:
+        self._dispatcher.start(command, done)  # made after the core that starts it
 
     def _present(self) -> Iterable[tuple[User, Iterable[str]]]:
         return [(user, connection.room_ids) for user, connection in self._directory.sessions()]

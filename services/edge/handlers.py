@@ -26,17 +26,23 @@ from services.common.wire.requests import (
     ListRooms,
     Logout,
     Register,
+    Resume,
     UserList,
 )
+from services.edge.audience import is_replayable
 from services.edge.decisions import Command, User
 from services.edge.departures import Departures
-from services.edge.ports import AuthBackend, Member, Room, RoomsBackend, RoomSummary
+from services.edge.ports import AuthBackend, Login, Member, ResumedRoom, Room, RoomsBackend, RoomSummary
+from services.edge.replays import Replayed, Replays
 
 _DATA_BYTES_MAX: Final = limits.MAX_JSON_BYTES - 1_024
 """What the data of a reply may take, so that the envelope around it, version 1's too, still fits into the frame."""
 
 _LOGIN_BYTES_MAX: Final = 2_048
 """What the rest of an `auth_response` takes at most."""
+
+_RESUMED_BYTES: Final = 40
+"""What a room in the answer to a resume takes more than in that to a login: two more keys."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True):
     frame: bytes | None = None
 
 
-class Caller(Protocol):
+class Caller(Replayed, Protocol):
     """The connection that a command came from."""
 
     @property
@@ -68,11 +74,6 @@ class Caller(Protocol):
         """The protocol version."""
         ...
 
-    @property
-    def user(self) -> User | None:
-        """Who is logged in."""
-        ...
-
     def log_in(self, user: User) -> None:
         """The client is this user from now on."""
         ...
@@ -81,12 +82,8 @@ class Caller(Protocol):
         """The client is anonymous again."""
         ...
 
-    def enter(self, room: Room) -> int:
-        """The client sees a room from now on; returns the seq behind which its messages begin."""
-        ...
-
-    def leave(self, room_id: str) -> None:
-        """The client does not see a room any more."""
+    def enter(self, room: Room, *, after: int | None = None) -> int:
+        """The client sees a room from now on, or from `after` on; returns the seq behind which live messages begin."""
         ...
 
 
@@ -97,14 +94,18 @@ class Gone(Exception):  # noqa: N818 - not an error: nobody is there to be answe
 class Handlers:
     """All commands, by the type of their request."""
 
-    def __init__(self, *, auth: AuthBackend, rooms: RoomsBackend, departures: Departures, clock: Clock) -> None:
+    def __init__(
+        self, *, auth: AuthBackend, rooms: RoomsBackend, departures: Departures, replays: Replays, clock: Clock
+    ) -> None:
         self._auth = auth
         self._rooms = rooms
+        self._replays = replays
         self._departures = departures
         self._clock = clock
         self._table: dict[type, Callable[[Any, Any, Command], Awaitable[Answer]]] = {
             Register: self._register,
             Authenticate: self._authenticate,
+            Resume: self._resume,
             Logout: self._logout,
             CreateRoom: self._create_room,
             JoinRoom: self._join_room,
@@ -124,8 +125,33 @@ class Handlers:
 
     async def _authenticate(self, caller: Caller, request: Authenticate, _: Command) -> Answer:
         login = await self._auth.login(
-            request.username, request.password, address=caller.address, device=request.device
+            request.username,
+            request.password,
+            address=caller.address,
+            device=request.device,
+            takeover=request.takeover,
         )
+        user, rooms = await self._arrive(caller, login)
+        # No await below: what the client is told and what it gets from now on must agree.
+        caller.log_in(user)
+        if caller.version != 1:
+            rooms = [msgspec.structs.replace(room, last_seq=caller.enter(room)) for room in rooms]
+        return Answer("auth_response", {**_arrival(login), "rooms": _fitting_rooms(rooms)})
+
+    async def _resume(self, caller: Caller, request: Resume, _: Command) -> Answer:
+        login = await self._auth.resume(request.token, address=caller.address)
+        user, rooms = await self._arrive(caller, login)
+        # No await below: what the client is told and what it gets from now on must agree.
+        caller.log_in(user)
+        told = _fitting_rooms(rooms, spare_bytes=_RESUMED_BYTES)
+        resumed = [_resumed(caller, room, request) for room in told]
+        for room in rooms[len(told) :]:  # what it is not told of it is not replayed
+            caller.enter(room)
+        self._replays.start(caller, user, [room.room_id for room in resumed if room.replay])
+        return Answer("auth_response", {**_arrival(login), "resumed": True, "rooms": resumed})
+
+    async def _arrive(self, caller: Caller, login: Login) -> tuple[User, list[Room]]:
+        """Tell rooms that somebody is here; where that fails, or nobody waits any more, the session ends."""
         user = User(login.user_id, login.username, login.session_id, self._clock.now())
         try:
             if not caller.is_open:
@@ -136,19 +162,7 @@ class Handlers:
         except BaseException:
             self._departures.ended(login.session_id)
             raise
-        # No await below: what the client is told and what it gets from now on must agree.
-        caller.log_in(user)
-        if caller.version != 1:
-            rooms = [msgspec.structs.replace(room, last_seq=caller.enter(room)) for room in rooms]
-        data = {
-            "success": True,
-            "user_id": user.user_id,
-            "username": user.username,
-            "token": login.token,
-            "token_expires_at": login.token_expires_at_ms,
-            "rooms": _fitting_rooms(rooms),
-        }
-        return Answer("auth_response", data)
+        return user, rooms
 
     async def _logout(self, caller: Caller, _: Logout, __: Command) -> Answer:
         user = _user(caller)
@@ -243,11 +257,39 @@ def _entered(caller: Caller, user: User, room: Room) -> dict[str, Any]:
     }
 
 
-def _fitting_rooms(rooms: list[Room]) -> list[Room]:
-    """A member's rooms as far as one frame holds them: first the topics go, then the last rooms."""
-    if len(_encode(rooms)) > _DATA_BYTES_MAX - _LOGIN_BYTES_MAX:
+def _arrival(login: Login) -> dict[str, Any]:
+    """What the answers to a login and to a resume have in common."""
+    return {
+        "success": True,
+        "user_id": login.user_id,
+        "username": login.username,
+        "token": login.token,
+        "token_expires_at": login.token_expires_at_ms,
+    }
+
+
+def _resumed(caller: Caller, room: Room, request: Resume) -> ResumedRoom:
+    """Let the caller see a room from where it has read it, where that can be, and give it as the reply shows it."""
+    read = request.rooms.get(room.room_id)
+    after = read.seq if read is not None and read.epoch == room.epoch else None
+    start = caller.enter(room, after=after)
+    is_recovered = after is not None and is_replayable(after, start)
+    replay = start - after if is_recovered and after is not None else 0
+    return ResumedRoom(room.room_id, room.name, room.topic, room.role, room.epoch, start, is_recovered, replay)
+
+
+def _fitting_rooms(rooms: list[Room], *, spare_bytes: int = 0) -> list[Room]:
+    """A member's rooms as far as one frame holds them, each with so many bytes to spare.
+
+    First the topics go, then the last rooms.
+    """
+
+    def is_too_large() -> bool:
+        return len(_encode(rooms)) + spare_bytes * len(rooms) > _DATA_BYTES_MAX - _LOGIN_BYTES_MAX
+
+    if is_too_large():
         rooms = [msgspec.structs.replace(room, topic="") for room in rooms]
-    while len(_encode(rooms)) > _DATA_BYTES_MAX - _LOGIN_BYTES_MAX:
+    while is_too_large():
         rooms = rooms[: len(rooms) * 7 // 8]
     return rooms
 

@@ -6,16 +6,23 @@ is refused and the room is followed again from its position. So each connection 
 streams below do. A connection's start is the greater of the position and the last seq that its login or join was
 told, and that is what it is told as well; until the room has come that far, the connection waits.
 
+A connection that resumes may begin further back: then its messages come from the log, page by page and as fast as it
+takes them, and the feed's go past it until the pages have reached the room's position; from there on it is one of the
+others. So a replay holds no live messages back. In a busy room the position moves on while a page is being read: a
+tail of the newest messages, kept only for as long as such a page is under way, lets the connection close the rest.
+
 Messages that come within one turn of the event loop are joined into one frame per room, not one per connection.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from services.common.counters import Counter
 from services.common.wire.events import Encoder, Message, messages_frames, text_message_frame
+from services.edge.audience import TAIL_MAX, Audience, Replay, is_replayable
 from services.edge.decisions import User
 from services.edge.outbox import Frame, Outbox
 from services.edge.qos.classes import QosClass
@@ -40,35 +47,7 @@ class Subscriber:
         self.version = version
         self.user_id = user.user_id
         self.username = user.username
-        self.rooms: dict[str, _Room] = {}
-
-
-class _Room:
-    __slots__ = ("asked_at", "epoch", "live", "live_v1", "pending", "position", "room_id", "waiting")
-
-    def __init__(self, room_id: str, epoch: str, position: int) -> None:
-        self.room_id = room_id
-        self.epoch = epoch
-        self.position = position
-        self.pending: list[Message] = []  # position+1, position+2, …: what this turn has brought so far
-        # Each with the seq behind which it began: those of version 2, in order of arrival, those of version 1, and
-        # those whose beginning the room has not reached yet.
-        self.live: dict[Subscriber, int] = {}
-        self.live_v1: dict[Subscriber, int] = {}
-        self.waiting: dict[Subscriber, int] = {}
-        self.asked_at = float("-inf")  # when a gap was last asked for
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.live or self.live_v1 or self.waiting)
-
-    def add_live(self, subscriber: Subscriber, start: int) -> None:
-        (self.live_v1 if subscriber.version == 1 else self.live)[subscriber] = start
-
-    def remove(self, subscriber: Subscriber) -> None:
-        self.live.pop(subscriber, None)
-        self.live_v1.pop(subscriber, None)
-        self.waiting.pop(subscriber, None)
+        self.rooms: dict[str, Audience] = {}
 
 
 class Hub:
@@ -91,8 +70,8 @@ class Hub:
         self._wake = wake
         self._wake_feed = wake_feed
         self._number = number
-        self._rooms: dict[str, _Room] = {}
-        self._fresh: dict[str, _Room] = {}  # rooms with pending messages
+        self._rooms: dict[str, Audience] = {}
+        self._fresh: dict[str, Audience] = {}  # rooms with pending messages
         self._to_follow: dict[str, None] = {}
         self._to_unfollow: dict[str, None] = {}
 
@@ -101,32 +80,86 @@ class Hub:
         """Rooms that somebody here is in."""
         return len(self._rooms)
 
-    def attach(self, subscriber: Subscriber, room_id: str, *, epoch: str, last_seq: int) -> int:
+    def attach(
+        self, subscriber: Subscriber, room_id: str, *, epoch: str, last_seq: int, after: int | None = None
+    ) -> int:
         """Let a connection see a room from now on; return the seq behind which its live messages begin.
 
-        `epoch` and `last_seq` are what the rooms service has just said. The caller tells the client what this returns,
-        without giving the event loop a turn in between. A room that is attached already stays as it is.
+        `epoch` and `last_seq` are what the rooms service has just said; `after` is how far the client has read that
+        epoch: where the rest is replayable, `replay` brings it before live ones. The caller tells the client what this
+        returns, without giving the event loop a turn in between. A room that is attached already stays as it is.
         """
         room = self._rooms.get(room_id)
         if room is not None and room.epoch != epoch:
             self._begin_epoch(room, epoch, last_seq)
             self._follow(room_id)
         elif room is None:
-            room = self._rooms[room_id] = _Room(room_id, epoch, last_seq)
+            room = self._rooms[room_id] = Audience(room_id, epoch, last_seq)
             self._follow(room_id)
         if room_id not in subscriber.rooms:
             subscriber.rooms[room_id] = room
-            if last_seq > room.position:
-                room.waiting[subscriber] = last_seq
+            start = max(last_seq, room.position)
+            if after is not None and after < start and is_replayable(after, start):
+                room.replaying[subscriber] = Replay(after, start)
+            elif start > room.position:
+                room.waiting[subscriber] = start
             else:
-                room.add_live(subscriber, room.position)
-        return room.waiting.get(subscriber, room.position)
+                room.add_live(subscriber, start)
+        return room.start_of(subscriber)
+
+    def missing(self, subscriber: Subscriber, room_id: str) -> tuple[int, int] | None:
+        """What a replay has still to bring: everything behind the first seq, up to the second. None when it is over.
+
+        What lies behind the second is not for a replay: the successes of own messages must come before them.
+        """
+        room = subscriber.rooms.get(room_id)
+        replay = None if room is None else room.replaying.get(subscriber)
+        if room is None or replay is None:
+            return None
+        return replay.cursor, max(replay.start, room.position)
+
+    def keep_tail(self, room_id: str) -> None:
+        """Keep the newest messages of a room from now on, until no connection replays it."""
+        room = self._rooms.get(room_id)
+        if room is not None and room.replaying and room.tail is None:
+            room.tail = deque(maxlen=TAIL_MAX)
+
+    def tail(self, subscriber: Subscriber, room_id: str) -> list[Message]:
+        """The messages that a replay still has to bring, where the room's tail has all of them; otherwise none."""
+        room = subscriber.rooms.get(room_id)
+        replay = None if room is None else room.replaying.get(subscriber)
+        if room is None or replay is None or not room.tail or room.tail[0].seq > replay.cursor + 1:
+            return []
+        return [message for message in room.tail if message.seq > replay.cursor]
+
+    def replay(self, subscriber: Subscriber, room_id: str, messages: Sequence[Message]) -> bool:
+        """Post old messages, the next ones of a replay; return whether they were wanted.
+
+        With the room's position reached, live ones follow.
+        """
+        room = subscriber.rooms.get(room_id)
+        replay = None if room is None else room.replaying.get(subscriber)
+        if room is None or replay is None or not messages or messages[0].seq != replay.cursor + 1:
+            return False
+        for frame in _shared(room, messages):
+            subscriber.outbox.post(frame)
+        self._delivered.add(len(messages))
+        replay.cursor = messages[-1].seq
+        if replay.cursor >= max(replay.start, room.position):
+            room.stop_replay(subscriber)
+            if replay.cursor > room.position:  # the feed has not come so far yet
+                room.waiting[subscriber] = replay.cursor
+            else:
+                room.add_live(subscriber, replay.start)
+        return True
 
     def joined_at(self, subscriber: Subscriber, room_id: str) -> int | None:
         """The seq behind which the connection's view of the room began; None where it has none."""
         room = subscriber.rooms.get(room_id)
         if room is None:
             return None
+        if subscriber in room.replaying:
+            return room.replaying[subscriber].start
         return next(group[subscriber] for group in (room.live, room.live_v1, room.waiting) if subscriber in group)
 
     def detach(self, subscriber: Subscriber, room_id: str) -> None:
@@ -150,7 +183,7 @@ class Hub:
     def subscribers(self, room_id: str) -> list[Subscriber]:
         """Everyone here who is in the room."""
         room = self._rooms.get(room_id)
-        return [] if room is None else [*room.live, *room.live_v1, *room.waiting]
+        return [] if room is None else [*room.live, *room.live_v1, *room.waiting, *room.replaying]
 
     def receive(self, room_id: str, epoch: str, messages: Sequence[Message], now: float) -> bool:
         """Take consecutive messages of a room from the feed; return False where messages before them are missing.
@@ -185,6 +218,8 @@ class Hub:
             messages = room.pending
             room.pending = []
             room.position += len(messages)
+            if room.tail is not None:
+                room.tail.extend(messages)
             if room.live:
                 frames = _shared(room, messages)
                 for subscriber in room.live:
@@ -223,9 +258,7 @@ class Hub:
         """For each room of a connection, the seq up to which everything has been written to its transport."""
         first_waiting = subscriber.outbox.first_waiting()
         return {
-            room_id: first_waiting[room_id] - 1
-            if room_id in first_waiting
-            else room.waiting.get(subscriber, room.position)
+            room_id: first_waiting[room_id] - 1 if room_id in first_waiting else room.reached(subscriber)
             for room_id, room in subscriber.rooms.items()
         }
 
@@ -251,17 +284,21 @@ class Hub:
         self._to_follow[room_id] = None
         self._wake_feed()
 
-    def _begin_epoch(self, room: _Room, epoch: str, position: int) -> None:
+    def _begin_epoch(self, room: Audience, epoch: str, position: int) -> None:
         """An older database was restored: numbering starts anew, and everyone in the room sees what comes now."""
         room.epoch = epoch
         room.position = position
         room.pending = []
         self._fresh.pop(room.room_id, None)
-        for subscriber in room.waiting:
+        for subscriber in (*room.waiting, *room.replaying):
             room.add_live(subscriber, position)
         room.waiting.clear()
+        room.replaying.clear()
+        room.tail = None
 
-    def _deliver_v1(self, room: _Room, subscribers: Iterable[Subscriber], messages: list[Message], now: float) -> None:
+    def _deliver_v1(
+        self, room: Audience, subscribers: Iterable[Subscriber], messages: list[Message], now: float
+    ) -> None:
         """One frame per message, and no own messages."""
         for message in messages:
             data = text_message_frame(room.room_id, message, number=self._number(), now=now)
@@ -271,7 +308,7 @@ class Hub:
                     subscriber.outbox.post(frame)
                     self._delivered.add()
 
-    def _deliver_late(self, room: _Room, messages: list[Message], now: float) -> None:
+    def _deliver_late(self, room: Audience, messages: list[Message], now: float) -> None:
         """Connections that were told a later start than the room's position: they join the others as it gets there."""
         reached = [(subscriber, start) for subscriber, start in room.waiting.items() if start <= room.position]
         for subscriber, start in reached:
@@ -288,7 +325,7 @@ class Hub:
             self._delivered.add(len(missed))
 
 
-def _shared(room: _Room, messages: list[Message]) -> list[Frame]:
+def _shared(room: Audience, messages: Sequence[Message]) -> list[Frame]:
     """The frames that all version-2 members get. The first seq of a split page serves as bookmark for its parts."""
     first = messages[0].seq
     frames = messages_frames(room.room_id, room.epoch, messages)

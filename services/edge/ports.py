@@ -36,6 +36,19 @@ class Room(msgspec.Struct, frozen=True):
     last_seq: int
 
 
+class ResumedRoom(msgspec.Struct, frozen=True):
+    """A room as a client that resumes sees it: `replay` missed messages follow where it is `recovered`."""
+
+    room_id: str
+    name: str
+    topic: str
+    role: str
+    epoch: str
+    last_seq: int
+    recovered: bool
+    replay: int
+
+
 class RoomSummary(msgspec.Struct, frozen=True):
     """A room in a list; as it stands in `room_info`. `created` is ISO 8601."""
 
@@ -81,8 +94,12 @@ class AuthBackend(Protocol):
         """Create an account; return its user id."""
         ...
 
-    async def login(self, username: str, password: str, *, address: str, device: str) -> Login:
-        """Verify a password and open the account's session."""
+    async def login(self, username: str, password: str, *, address: str, device: str, takeover: bool) -> Login:
+        """Verify a password and open the account's session; with `takeover`, in place of one that it has."""
+        ...
+
+    async def resume(self, token: str, *, address: str) -> Login:
+        """Open a session with the token of an earlier one, which it ends."""
         ...
 
     async def logout(self, session_id: str) -> None:

@@ -48,7 +48,10 @@ KNOWN: Final[dict[int, frozenset[type[Request]]]] = {
 BEFORE_LOGIN: Final = frozenset({Hello, Register, Authenticate, Resume, Heartbeat})
 """What is allowed to a client that is not logged in."""
 
-BARRIERS: Final = frozenset({Register, Authenticate, Logout, CreateRoom, JoinRoom, LeaveRoom})
+LOGINS: Final = frozenset({Authenticate, Resume})
+"""What makes somebody of a client that is nobody."""
+
+BARRIERS: Final = frozenset({Register, *LOGINS, Logout, CreateRoom, JoinRoom, LeaveRoom})
 """What changes the meaning of later frames, which therefore wait for the answer."""
 
 AFTER_TEXTS: Final = frozenset({Logout, LeaveRoom})

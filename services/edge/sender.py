@@ -19,18 +19,21 @@ BUFFER_HIGH_BYTES: Final = 65_536
 BUFFER_LOW_BYTES: Final = 16_384
 """The transport says stop at the one and go on at the other."""
 
+_DRAINED_BYTES: Final = 65_536
+"""With no more than this waiting there is room for what is not urgent: far below what makes a slow consumer."""
+
+_NOTHING: Final = (0, 0)
+
 
 def _ignore() -> None:
     """The connection has ended: nobody is slow any more."""
-
-
-_NOTHING: Final = (0, 0)
 
 
 class Sender:
     """The way out of one connection. `on_slow()` is called when more than `waiting_max` bytes wait."""
 
     __slots__ = (
+        "_drained",
         "_is_paused",
         "_mark",
         "_on_slow",
@@ -52,6 +55,7 @@ class Sender:
         self._is_paused = False
         self._progress_at = 0.0
         self._unsent = 0
+        self._drained: asyncio.Event | None = None  # while somebody waits for it
 
     def open(self, transport: asyncio.WriteTransport) -> None:
         """The connection is there."""
@@ -82,6 +86,8 @@ class Sender:
             frames += count
             size += len(data)
         self.sent_bytes += size
+        if self._drained is not None:
+            self._tell_drained()
         if outbox.waiting_bytes > self._waiting_max:
             self._on_slow()
         return frames, size
@@ -127,6 +133,20 @@ class Sender:
         self._transport = None
         self._on_slow = _ignore  # it held the connection, which holds this: without circles all are freed at once
         self.outbox.close()
+        if self._drained is not None:
+            self._tell_drained()
+
+    async def drained(self) -> None:
+        """Wait until little waits to be written, or the connection has ended."""
+        while self._transport is not None and self.outbox.waiting_bytes > _DRAINED_BYTES:
+            if self._drained is None:
+                self._drained = asyncio.Event()
+            await self._drained.wait()
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None and self.outbox.waiting_bytes <= _DRAINED_BYTES:
+            self._drained.set()
+            self._drained = None
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0

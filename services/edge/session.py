@@ -4,9 +4,9 @@
                                ^───────logout────┘
 
 The first frame fixes the version: `hello` asks for 2, anything else is version 1. Requests that change what later
-frames mean (register, auth, logout, create, join, leave) are a *barrier*: later frames of the connection are held, in
-order, until the answer is there, so a client may pipeline hello, auth, join and texts. A logout or leave also waits
-for the texts before it. Heartbeats and broken frames are answered past a barrier.
+frames mean (register, auth, resume, logout, create, join, leave) are a *barrier*: later frames of the connection are
+held, in order, until the answer is there, so a client may pipeline hello, auth, join and texts. A logout or leave also
+waits for the texts before it. Heartbeats and broken frames are answered past a barrier.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from services.common.wire.envelope import RequestId, WireError, parse
 from services.common.wire.events import iso_time
 from services.common.wire.frames import Chunk
 from services.common.wire.requests import (
-    Authenticate,
     Heartbeat,
     Hello,
     Request,
-    Resume,
     TextMessage,
     parse_request,
 )
 from services.common.wire.text_frames import parse_text_frame
 from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
 from services.edge.qos.classes import QosClass, class_of
-from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, FILES, KNOWN
+from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, FILES, KNOWN, LOGINS
 from services.edge.token_bucket import TokenBucket
 
 _NORMAL: Final = QosClass.NORMAL
@@ -191,7 +189,7 @@ class Session:
     @property
     def is_signing_in(self) -> bool:
         """Whether a login is under way."""
-        return type(self._barrier) is Authenticate
+        return type(self._barrier) in LOGINS
 
     def is_barrier(self, request: Request) -> bool:
         """Whether `finish` is to be called when this request has been answered."""
@@ -228,9 +226,7 @@ class Session:
         kind = type(request)
         if kind in FILES:
             return [_refusal(request, re, ErrorCode.UNKNOWN_TYPE, "this server does not transfer files")]
-        if kind is Resume:
-            return [_refusal(request, re, ErrorCode.BAD_TOKEN, "this server does not resume sessions: log in")]
-        if kind is Authenticate and self.user is not None:
+        if kind in LOGINS and self.user is not None:
             message = "you are logged in already, on this very connection"
             since = {"since": iso_time(self.user.since)}
             return [_refusal(request, re, ErrorCode.ALREADY_LOGGED_IN, message, details=since)]

@@ -15,8 +15,17 @@ from structlog.testing import capture_logs
 from services.auth import tables
 from services.auth.accounts import Account
 from services.auth.names import Username
+from services.auth.openings import (
+    AccountClosed,
+    AlreadyOpen,
+    BootSuperseded,
+    Moment,
+    NewSession,
+    Opened,
+    ResumedSession,
+    TokenRefused,
+)
 from services.auth.revocations import EdgeBoot, EndedSession
-from services.auth.sessions import AccountClosed, AlreadyOpen, BootSuperseded, Moment, NewSession, Opened
 from services.auth.store import SqlStore
 from services.common.db import Database, migrate
 from services.common.errors import ParleyError
@@ -174,6 +183,99 @@ async def test_an_ended_session_makes_room_for_the_next(store: SqlStore, alice: 
     assert await store.open_session(session("s2", alice.user_id), at(7)) == Opened(ended=[])
 
 
+def resumed(session_id: str, used: str, edge: EdgeBoot = EDGE) -> ResumedSession:
+    return ResumedSession(
+        session_id=session_id, used_hash=used.encode() * 2, token_hash=session_id.encode() * 2, edge=edge
+    )
+
+
+async def good_tokens(store: SqlStore, now_ms: int, *session_ids: str) -> list[str]:
+    return [one for one in session_ids if await store.is_token_good(one.encode() * 2, at(now_ms))]
+
+
+async def test_a_takeover_replaces_and_kills_the_old_token(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    taken = await store.open_session(replace(session("s2", alice.user_id, OTHER), takeover=True), at(1))
+    assert taken == Opened(ended=[], replaced=[EndedSession("s1", EDGE)])
+    assert await good_tokens(store, 2, "s1", "s2") == ["s2"]
+    assert await store.count_open_sessions() == 1
+
+
+async def test_a_takeover_without_anybody_is_a_login(store: SqlStore, alice: Account) -> None:
+    assert await store.open_session(replace(session("s1", alice.user_id), takeover=True), at(0)) == Opened(ended=[])
+
+
+async def test_a_login_kills_the_tokens_of_sessions_before_it(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.end_sessions(["s1"], at(1))
+    await store.open_session(session("s2", alice.user_id), at(2))
+    assert await good_tokens(store, 3, "s1", "s2") == ["s2"]
+
+
+async def test_a_token_serves_for_its_time_after_the_end_and_not_longer(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    long_after = 100 * DAY_MS  # while it is open a token does not age
+    assert await good_tokens(store, long_after, "s1") == ["s1"]
+    await store.end_sessions(["s1"], at(long_after))
+    assert await good_tokens(store, long_after + TOKEN_MS - 1, "s1") == ["s1"]
+    assert await good_tokens(store, long_after + TOKEN_MS, "s1") == []
+    late = await store.resume_session(resumed("s2", "s1"), at(long_after + TOKEN_MS))
+    assert isinstance(late, TokenRefused)
+    result = await store.resume_session(resumed("s2", "s1"), at(long_after + TOKEN_MS - 1))
+    assert result == Opened(ended=[], user_id=alice.user_id, username="alice", replaced=[])
+
+
+async def test_the_used_token_stays_good_until_its_successor_is_used(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.resume_session(resumed("s2", "s1", OTHER), at(1))
+    assert await good_tokens(store, 2, "s1", "s2") == ["s1", "s2"]
+    again = await store.resume_session(resumed("s3", "s1"), at(2))  # the answer with s2 was lost
+    assert isinstance(again, Opened)
+    assert again.replaced == [EndedSession("s2", OTHER)]
+    assert await good_tokens(store, 3, "s1", "s2", "s3") == ["s1", "s3"]
+    await store.resume_session(resumed("s4", "s3"), at(3))
+    assert await good_tokens(store, 4, "s1", "s2", "s3", "s4") == ["s3", "s4"]
+    assert await store.count_open_sessions() == 1
+
+
+async def test_of_racing_resumes_one_session_stays(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s0", alice.user_id), at(0))
+    results = await asyncio.gather(
+        *(store.resume_session(resumed(f"r{n}", "s0", EDGE if n % 2 else OTHER), at(n)) for n in range(20))
+    )
+    opened = [result for result in results if isinstance(result, Opened)]
+    assert len(opened) == 20
+    replaced = [one.session_id for result in opened for one in result.replaced]
+    assert len(set(replaced)) == len(replaced) == 20  # the first and 19 of the racers
+    assert await store.count_open_sessions() == 1
+    assert len(await good_tokens(store, 30, *(f"r{n}" for n in range(20)))) == 1
+
+
+async def test_no_token_of_a_disabled_account_serves(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.set_disabled(alice.user_id, disabled=True)
+    assert isinstance(await store.resume_session(resumed("s2", "s1"), at(1)), TokenRefused)
+    assert isinstance(await store.resume_session(resumed("s2", "unknown"), at(1)), TokenRefused)
+
+
+async def test_a_superseded_boot_resumes_nobody(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.renew_lease(REBORN, at(1))
+    assert isinstance(await store.resume_session(resumed("s2", "s1", EDGE), at(2)), BootSuperseded)
+    assert isinstance(await store.resume_session(resumed("s2", "s1", REBORN), at(2)), Opened)
+
+
+async def test_a_logout_kills_all_tokens_of_the_account(store: SqlStore, alice: Account) -> None:
+    await store.open_session(session("s1", alice.user_id), at(0))
+    await store.resume_session(resumed("s2", "s1"), at(1))
+    assert await store.log_out("s1") is False  # it had ended: its own token goes, the live session stays
+    assert await good_tokens(store, 2, "s1", "s2") == ["s2"]
+    await store.resume_session(resumed("s3", "s2"), at(2))
+    assert await store.log_out("s3") is True
+    assert await store.log_out("s3") is False
+    assert await good_tokens(store, 3, "s1", "s2", "s3") == []
+
+
 async def test_thousands_of_sessions_end_in_one_call(store: SqlStore) -> None:
     people = [account(f"user{n}") for n in range(1200)]
     await asyncio.gather(*(store.insert_account(one) for one in people))
@@ -273,7 +375,6 @@ async def test_purge_removes_only_what_nobody_can_use(store: SqlStore, alice: Ac
     await store.insert_account(bob)
     await store.open_session(session("s1", alice.user_id), at(0))
     await store.end_sessions(["s1"], at(100))
-    await store.open_session(session("s2", alice.user_id), at(200))
     again = session("s1", bob.user_id)  # with the same token, which is unique as long as it is kept
     await store.purge(at(100 + TOKEN_MS - 1))
     with pytest.raises(IntegrityError):
@@ -281,7 +382,7 @@ async def test_purge_removes_only_what_nobody_can_use(store: SqlStore, alice: Ac
     await store.purge(at(100 + TOKEN_MS))
     assert await store.open_session(again, at(300)) == Opened(ended=[])
     await store.purge(at(100 + 2 * TOKEN_MS))
-    assert await store.count_open_sessions() == 2  # an open session's token does not expire
+    assert await store.count_open_sessions() == 1  # an open session's token does not expire
 
 
 async def test_purge_forgets_boots_that_are_long_gone(store: SqlStore) -> None:

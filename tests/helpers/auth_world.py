@@ -2,7 +2,7 @@
 
 async with auth_world.make(tmp_path) as world:
     account = await world.register("alice")
-    grant = await world.sessions.open(user_id=account.user_id, edge=EDGE, device="")
+    grant = await world.log_in("alice")
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class World:
     async def log_in(self, username: str, edge: EdgeBoot = EDGE) -> Grant:
         """A session of an account that exists, or a ParleyError."""
         account = await self.authenticate(username)
-        return await self.sessions.open(user_id=account.user_id, edge=edge, device="test")
+        return await self.sessions.open(
+            user_id=account.user_id, username=account.username, edge=edge, device="test", takeover=False
+        )
 
 
 async def until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
@@ -105,7 +107,9 @@ async def make(
     revocations = Revocations()
     scheme = PasswordScheme(pepper=PEPPER, rounds=rounds)
     accounts = Accounts(store=store, scheme=scheme, pool=pool, throttle=throttle, clock=clock, tasks=tasks)
-    sessions = Sessions(store=store, revocations=revocations, policy=SessionPolicy(), clock=clock, tasks=tasks)
+    sessions = Sessions(
+        store=store, revocations=revocations, throttle=throttle, policy=SessionPolicy(), clock=clock, tasks=tasks
+    )
     try:
         yield World(
             url=url,

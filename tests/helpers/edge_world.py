@@ -49,6 +49,7 @@ class FakeAuth:
 
     def __init__(self) -> None:
         self.sessions: dict[str, str] = {}  # session id -> username
+        self.tokens: dict[str, str] = {}  # token -> username; they never end here
         self.ended: list[str] = []
         self.lease_s = 15.0
         self.renewals: list[list[str]] = []
@@ -72,16 +73,29 @@ class FakeAuth:
             raise ParleyError(ErrorCode.USERNAME_TAKEN, "taken")
         return f"u-{username}"
 
-    async def login(self, username: str, password: str, *, address: str, device: str) -> Login:
+    async def login(self, username: str, password: str, *, address: str, device: str, takeover: bool) -> Login:
         self.logins_waiting += 1
         await self.gate.wait()
         self.logins_waiting -= 1
         self._check()
         if password != PASSWORD:
             raise ParleyError(ErrorCode.INVALID_CREDENTIALS, "wrong name or password")
-        if username in self.sessions.values():
+        if username in self.sessions.values() and not takeover:
             raise ParleyError(ErrorCode.ALREADY_LOGGED_IN, "logged in already", details={"since-ms": "1800000000000"})
+        return self._open(username)
+
+    async def resume(self, token: str, *, address: str) -> Login:
+        self._check()
+        if (username := self.tokens.get(token)) is None:
+            raise ParleyError(ErrorCode.BAD_TOKEN, "log in")
+        return self._open(username)
+
+    def _open(self, username: str) -> Login:
+        for old in [one for one, name in self.sessions.items() if name == username]:
+            del self.sessions[old]
+            self.revoke(old, "replaced")
         session_id = f"s{next(self._numbers)}"
+        self.tokens[f"token-{session_id}"] = username
         self.sessions[session_id] = username
         return Login(
             user_id=f"u-{username}",

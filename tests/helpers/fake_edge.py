@@ -95,6 +95,10 @@ class FakeEdge:
         self.lost_events = 0
         self.before_answer: Callable[[FakeConnection, str], None] | None = None
         self.has_old_session = False
+        self.tokens: dict[str, str] = {}  # those that are good, with whose they are
+        self.keeps_tokens = False
+        self.replay_max = 1000
+        self.gives_replays = True
         self._watchers: set[asyncio.Future[None]] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -202,8 +206,8 @@ class FakeEdge:
         retry_after_s: float | None = None,
         **details: Any,
     ) -> None:
-        if kind in ("auth_request", "register_request"):
-            answer = kind.replace("request", "response")
+        if kind in ("auth_request", "register_request", "resume"):
+            answer = "auth_response" if kind == "resume" else kind.replace("request", "response")
             text = f"refused: {code}"
             connection.send(
                 self.encoder.refusal(answer, code, text, re=re, retry_after_s=retry_after_s, details=details)
@@ -235,11 +239,41 @@ class FakeEdge:
         if self.has_old_session or any(one.username == request.username for one in self.connections):
             self._refuse(connection, "auth_request", re, ErrorCode.ALREADY_LOGGED_IN, since=TS)
             return
-        connection.username = request.username
         mine = [room.info(request.username) for room in self.rooms.values() if request.username in room.members]
-        data = {"success": True, "user_id": "u0000001", "username": request.username, "token": "t", "rooms": mine}
+        self._welcome(connection, request.username, re, {"rooms": mine})
+
+    def _welcome(self, connection: FakeConnection, username: str, re: Any, data: dict[str, Any]) -> None:
+        connection.username = username
+        token = f"t{len(self.tokens)}"
+        if self.keeps_tokens:
+            self.tokens[token] = username
+        data = {"success": True, "user_id": "u0000001", "username": username, "token": token, **data}
         self._reply(connection, re, {**data, "token_expires_at": TS}, "auth_response")
         self._presence(connection, "online")
+
+    def _resume(self, connection: FakeConnection, request: requests.Resume, re: Any) -> None:
+        username = self.tokens.get(request.token)
+        if username is None:
+            self._refuse(connection, "resume", re, ErrorCode.BAD_TOKEN)
+            return
+        self.has_old_session = False
+        for old in self.connections:
+            if old.username == username:
+                old.username = ""
+                old.event("goodbye", {"reason": "replaced", "reconnect_after_ms": 0})
+        told, replays = [], []
+        for room in self.rooms.values():
+            if username not in room.members:
+                continue
+            read = request.rooms.get(room.room_id)
+            missed = room.last_seq - read.seq if read is not None and read.epoch == room.epoch else -1
+            recovered = 0 <= missed <= self.replay_max
+            told.append({**room.info(username), "recovered": recovered, "replay": missed if recovered else 0})
+            if recovered and missed and self.gives_replays:
+                replays += messages_frames(room.room_id, room.epoch, room.log[-missed:])
+        self._welcome(connection, username, re, {"resumed": True, "rooms": told})
+        for frame in replays:
+            connection.send(frame)
 
     def _logout(self, connection: FakeConnection, request: requests.Logout, re: Any) -> None:
         connection.username = ""

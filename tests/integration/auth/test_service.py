@@ -76,6 +76,10 @@ def login(name: str, password: str = PASSWORD, edge: auth_pb2.EdgeBoot = EDGE) -
     return auth_pb2.LoginRequest(username=name, password=password, address=HOME, device="phone", edge=edge)
 
 
+def resume(token: str, edge: auth_pb2.EdgeBoot = EDGE) -> auth_pb2.ResumeRequest:
+    return auth_pb2.ResumeRequest(token=token, address=HOME, edge=edge)
+
+
 async def refusal(call: Awaitable[object]) -> ParleyError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -144,6 +148,40 @@ async def test_login_opens_the_one_session(edge: auth_pb2_grpc.AuthServiceAsyncS
     assert wrong.code is ErrorCode.INVALID_CREDENTIALS  # not told to whoever has no password
 
 
+async def test_a_resume_opens_the_session_anew_and_replaces_the_old(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, counters: Counters
+) -> None:
+    await edge.Register(registration("alice"))
+    first = await edge.Login(login("alice"))
+    watch = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    await watch.read()
+    second = await edge.Resume(resume(first.token))
+    assert (second.user_id, second.username) == (first.user_id, "alice")
+    assert second.session_id != first.session_id
+    assert len(second.token) == 43
+    told = await watch.read()
+    assert [(one.session_id, one.reason) for one in told.revocations] == [(first.session_id, "replaced")]  # type: ignore[union-attr]
+    watch.cancel()
+    assert (await refusal(edge.Resume(resume("garbage")))).code is ErrorCode.BAD_TOKEN
+    assert (await refusal(edge.Resume(resume("x" * 1025)))).code is ErrorCode.BAD_REQUEST
+    values = {family.name: family.members[()] for family in counters.families()}
+    assert values["parley.auth.resumes"].value == 1  # type: ignore[union-attr]
+    assert values["parley.auth.resumes.failed"].value == 1  # type: ignore[union-attr]
+
+
+async def test_a_takeover_needs_the_password_and_replaces(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
+    await edge.Register(registration("alice"))
+    first = await edge.Login(login("alice"))
+    wrong = login("alice", "wrong password")
+    wrong.takeover = True
+    assert (await refusal(edge.Login(wrong))).code is ErrorCode.INVALID_CREDENTIALS
+    right = login("alice")
+    right.takeover = True
+    second = await edge.Login(right)
+    assert second.session_id != first.session_id
+    assert (await refusal(edge.Resume(resume(first.token)))).code is ErrorCode.BAD_TOKEN
+
+
 async def test_unknown_and_wrong_look_alike_on_the_wire(edge: auth_pb2_grpc.AuthServiceAsyncStub) -> None:
     await edge.Register(registration("alice"))
     answers = set()
@@ -207,6 +245,8 @@ async def test_fifty_people_register_and_log_in_at_once(
     assert {name: member.value for name, member in values.items()} == {  # type: ignore[union-attr]
         "parley.auth.logins": 50,
         "parley.auth.logins.failed": 0,
+        "parley.auth.resumes": 0,
+        "parley.auth.resumes.failed": 0,
         "parley.auth.registrations": 50,
         "parley.auth.sessions": 50,
         "parley.auth.accounts": 50,
@@ -421,12 +461,14 @@ async def test_no_name_password_or_token_is_logged(
         await edge.Register(registration("alice"))
         response = await edge.Login(login("alice"))
         await refusal(edge.Login(login("alice")))
+        resumed = await edge.Resume(resume(response.token))
+        await refusal(edge.Resume(resume("a guessed token")))
         await refusal(edge.Login(login("mallory", "some other guess")))
         await refusal(edge.Register(registration("alice", "another password")))
         await admin.SetAccountDisabled(auth_pb2.SetAccountDisabledRequest(username="alice", disabled=True))
         await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))
     said = repr([{key: value for key, value in log.items() if key != "operator"} for log in logs])
-    for secret in ("alice", "mallory", PASSWORD, "some other guess", "another password", response.token):
+    for secret in ("alice", "mallory", PASSWORD, "some other guess", "another password", response.token, resumed.token):
         assert secret not in said
     assert response.user_id in said
     assert response.session_id in said

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from services.auth.openings import Moment, NewSession, OpenResult, ResumedSession, ResumeResult
 from services.auth.revocations import EdgeBoot, EndReason, Revocation
-from services.auth.sessions import Moment, NewSession, OpenResult, SessionPolicy, Sessions
+from services.auth.sessions import SessionPolicy, Sessions
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from tests.helpers import auth_world
@@ -35,8 +36,8 @@ async def alice(world: World) -> str:
     return (await world.register("alice")).user_id
 
 
-async def log_in(world: World, user_id: str, edge: EdgeBoot = EDGE) -> Grant:
-    return await world.sessions.open(user_id=user_id, edge=edge, device="phone")
+async def log_in(world: World, user_id: str, edge: EdgeBoot = EDGE, *, takeover: bool = False) -> Grant:
+    return await world.sessions.open(user_id=user_id, username="alice", edge=edge, device="phone", takeover=takeover)
 
 
 async def refusal(coroutine: object) -> ParleyError:
@@ -250,11 +251,12 @@ async def test_a_login_with_an_unknown_outcome_is_unavailable_and_taken_back(
     sessions = Sessions(
         store=FailingStore(world, ErrorCode.UNKNOWN_OUTCOME, stores=stores),  # type: ignore[arg-type]
         revocations=world.revocations,
+        throttle=world.throttle,
         policy=SessionPolicy(),
         clock=world.clock,
         tasks=world.tasks,
     )
-    error = await refusal(sessions.open(user_id=alice, edge=EDGE, device=""))
+    error = await refusal(sessions.open(user_id=alice, username="alice", edge=EDGE, device="", takeover=False))
     assert error.code is ErrorCode.UNAVAILABLE
     await settle(world)
     await log_in(world, alice)
@@ -290,3 +292,136 @@ async def test_ended_sessions_are_purged_when_their_tokens_have_expired(world: W
     world.clock.advance(1)
     await world.sessions.sweep()
     assert await stored() == 0
+
+
+# Resume and takeover
+
+
+async def resume(world: World, token: str, edge: EdgeBoot = EDGE, address: str = "192.0.2.7") -> Grant:
+    return await world.sessions.resume(token=token, edge=edge, address=address)
+
+
+async def test_a_resume_replaces_the_live_session_and_tells_its_edge(world: World, alice: str) -> None:
+    watch = await world.sessions.watch(EDGE)
+    first = await log_in(world, alice)
+    second = await resume(world, first.token, OTHER)
+    assert (second.user_id, second.username) == (alice, "alice")
+    assert second.token != first.token
+    assert await watch.read() == [Revocation(first.session_id, EndReason.REPLACED)]
+    assert world.sessions.open_count == 1
+    world.sessions.unwatch(EDGE, watch)
+
+
+async def test_a_lost_answer_locks_nobody_out_and_the_successor_retires_the_token(world: World, alice: str) -> None:
+    first = await log_in(world, alice)
+    await world.sessions.end([first.session_id])
+    await resume(world, first.token)  # the answer never arrives
+    world.clock.advance(599)
+    third = await resume(world, first.token)
+    fourth = await resume(world, third.token)
+    assert (await refusal(resume(world, first.token))).code is ErrorCode.BAD_TOKEN
+    assert world.sessions.open_count == 1
+    assert fourth.token_expires_at_ms == round(world.clock.now() * 1000) + 600_000
+
+
+async def test_a_token_is_bad_ten_minutes_after_the_end(world: World, alice: str) -> None:
+    grant = await log_in(world, alice)
+    world.clock.advance(100_000)
+    await world.sessions.renew(EDGE, [grant.session_id])
+    await world.sessions.end([grant.session_id])
+    world.clock.advance(600)
+    assert (await refusal(resume(world, grant.token))).code is ErrorCode.BAD_TOKEN
+
+
+@pytest.mark.parametrize("ending", ["log_out", "revoke_all", "disable"])
+async def test_no_token_outlives_a_logout_a_revocation_or_a_closed_account(
+    world: World, alice: str, ending: str
+) -> None:
+    first = await log_in(world, alice)
+    second = await resume(world, first.token)
+    if ending == "log_out":
+        await world.sessions.log_out(second.session_id)
+    elif ending == "revoke_all":
+        await world.sessions.revoke_all(alice)
+    else:
+        await world.store.set_disabled(alice, disabled=True)
+    for token in (first.token, second.token, "garbage", "\ud800"):
+        assert (await refusal(resume(world, token))).code is ErrorCode.BAD_TOKEN
+
+
+async def test_of_racing_resumes_one_session_stays_and_the_others_are_replaced(world: World, alice: str) -> None:
+    watch = await world.sessions.watch(EDGE)
+    first = await log_in(world, alice)
+    grants = await asyncio.gather(*(resume(world, first.token) for _ in range(20)))
+    told: list[Revocation] = []
+    while len(told) < 20:
+        told += await watch.read()
+    assert {one.reason for one in told} == {EndReason.REPLACED}
+    alive = {grant.session_id for grant in grants} - {one.session_id for one in told}
+    assert len(alive) == 1
+    assert world.sessions.open_count == await world.store.count_open_sessions() == 1
+    world.sessions.unwatch(EDGE, watch)
+
+
+async def test_bad_tokens_are_throttled_by_address_and_refused_ones_do_not_count(world: World, alice: str) -> None:
+    grant = await log_in(world, alice)
+    codes = [(await refusal(resume(world, f"guess {n}"))).code for n in range(300)]
+    assert codes[:256] == [ErrorCode.BAD_TOKEN] * 256
+    error = await refusal(resume(world, grant.token))
+    assert (error.code, error.retry_after_s) == (ErrorCode.RATE_LIMITED, 0.5)
+    await resume(world, grant.token, address="198.51.100.1")
+    world.clock.advance(0.5)
+    await resume(world, grant.token)
+
+
+class SlowStore:
+    """A store that tells the end of a resume only when it is let."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.has_stored = asyncio.Event()
+        self.may_tell = asyncio.Event()
+
+    async def resume_session(self, session: ResumedSession, moment: Moment) -> ResumeResult:
+        result = await self._world.store.resume_session(session, moment)
+        self.has_stored.set()
+        await self.may_tell.wait()
+        return result
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._world.store, name)
+
+
+async def test_a_resume_whose_caller_has_gone_is_taken_back_and_its_token_stays(world: World, alice: str) -> None:
+    first = await log_in(world, alice)
+    store = SlowStore(world)
+    sessions = Sessions(
+        store=store,  # type: ignore[arg-type]
+        revocations=world.revocations,
+        throttle=world.throttle,
+        policy=SessionPolicy(),
+        clock=world.clock,
+        tasks=world.tasks,
+    )
+    waiting = asyncio.ensure_future(sessions.resume(token=first.token, edge=OTHER, address=""))
+    await store.has_stored.wait()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    store.may_tell.set()
+    await settle(world)
+    assert await world.store.count_open_sessions() == 0
+    assert (await resume(world, first.token)).user_id == alice
+
+
+async def test_a_takeover_replaces_and_the_replaced_cannot_come_back(world: World, alice: str) -> None:
+    watch = await world.sessions.watch(EDGE)
+    first = await log_in(world, alice)
+    await log_in(world, alice, OTHER, takeover=True)
+    assert await watch.read() == [Revocation(first.session_id, EndReason.REPLACED)]
+    assert (await refusal(resume(world, first.token))).code is ErrorCode.BAD_TOKEN
+    world.sessions.unwatch(EDGE, watch)
+
+
+async def test_of_racing_takeovers_one_session_stays(world: World, alice: str) -> None:
+    await asyncio.gather(*(log_in(world, alice, takeover=True) for _ in range(10)))
+    assert world.sessions.open_count == await world.store.count_open_sessions() == 1

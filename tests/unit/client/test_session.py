@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.errors import ConnectError, InvalidTextError, NotReadyError, RequestError
+from client.address import Address
+from client.errors import ConnectError, InvalidTextError, NotReadyError, OutboxUnwritableError, RequestError
 from client.events import (
     ErrorReceived,
     Event,
@@ -23,28 +26,35 @@ from client.events import (
     TextAcknowledged,
     TextFailed,
 )
+from client.outbox_file import OpenJournal, journals
 from client.session import Session
 from services.common.clock import FakeClock
 from services.common.wire.codes import ErrorCode
+from services.common.wire.events import messages_frames
 from tests.helpers.fake_edge import FakeConnection, FakeEdge, FakeRoom
 
 
 class Desk:
     """A session, its server, its clock, and everything that it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_journal: OpenJournal | None = None) -> None:
         self.edge = FakeEdge()
         self.edge.accounts = {"ada": "correct horse", "bob": "battery staple"}
         self.clock = FakeClock()
         self.seen: list[Event] = []
         self.delays: list[float] = []
         self._keys = iter(range(100_000))
-        self.session = Session(
-            self.edge,
+        self._open_journal = open_journal
+        self.session = self.make_session(self.edge)
+
+    def make_session(self, edge: FakeEdge) -> Session:
+        return Session(
+            edge,
             on_event=self.seen.append,
             clock=self.clock,
             uniform=self._uniform,
             new_key=lambda: f"key{next(self._keys)}",
+            open_journal=self._open_journal,
         )
 
     def _uniform(self, low: float, high: float) -> float:
@@ -289,6 +299,189 @@ async def test_messages_missed_while_away_are_shown_once_and_in_order(desk: Desk
     late = {event.message.text: event.is_late for event in desk.seen if isinstance(event, MessageArrived)}
     assert late["missed 7"]
     assert not late["after"]
+
+
+async def test_after_a_lost_connection_the_session_is_resumed_and_the_missed_messages_come_by_themselves(
+    desk: Desk,
+) -> None:
+    desk.edge.keeps_tokens = True
+    desk.edge.has_old_session = False
+    (room,) = await desk.log_in("lobby")
+    desk.edge.say(room, "bob", "before")
+    await desk.until(lambda: desk.shown(room) == ["before"])
+    for round_number in range(2):  # each time with the newest token
+        await desk.lose_connection()
+        desk.edge.has_old_session = True  # which would keep a login out
+        for number in range(300):
+            desk.edge.say(room, "bob", f"missed {round_number} {number}")
+        await desk.come_back()
+        assert len(desk.shown(room)) == 1 + 300 * (round_number + 1)
+    assert desk.shown(room) == [message.text for message in room.log]
+    sent = desk.edge.sent("resume")
+    assert [one["token"] for one in sent] == ["t0", "t1"]
+    assert [one["rooms"][room.room_id]["seq"] for one in sent] == [1, 301]
+    assert len(desk.edge.sent("auth_request")) == 1
+    assert desk.edge.sent("history") == []
+    late = {event.message.text: event.is_late for event in desk.seen if isinstance(event, MessageArrived)}
+    assert late["missed 0 7"]
+    desk.edge.say(room, "bob", "live")
+    await desk.until(lambda: desk.shown(room)[-1] == "live")
+
+
+async def test_the_session_is_behind_until_the_replay_is_there(desk: Desk) -> None:
+    desk.edge.keeps_tokens, desk.edge.gives_replays = True, False
+    (room,) = await desk.log_in("lobby")
+    await desk.lose_connection()
+    messages = [desk.edge.say(room, "bob", str(number)) for number in range(5)]
+    await desk.until(lambda: desk.edge.sent("resume") and desk.session.username, advance_s=1.0)
+    await desk.until(lambda: desk.session.state is State.BEHIND)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert desk.session.state is State.BEHIND
+    desk.edge.to_room(room, messages_frames(room.room_id, room.epoch, messages[:4]))
+    await desk.until(lambda: len(desk.shown(room)) == 4)
+    assert desk.session.state is State.BEHIND
+    desk.edge.to_room(room, messages_frames(room.room_id, room.epoch, messages[4:]))
+    await desk.is_live()
+    assert desk.edge.sent("history") == []
+
+
+async def test_a_replay_that_does_not_come_is_fetched_after_a_heartbeat(desk: Desk) -> None:
+    desk.edge.keeps_tokens, desk.edge.gives_replays = True, False
+    (room,) = await desk.log_in("lobby")
+    await desk.lose_connection()
+    for number in range(5):
+        desk.edge.say(room, "bob", str(number))
+    await desk.come_back()
+    assert desk.shown(room) == [str(number) for number in range(5)]
+    assert len(desk.edge.sent("history")) == 1
+
+
+async def test_what_is_not_recovered_is_fetched(desk: Desk) -> None:
+    desk.edge.keeps_tokens, desk.edge.replay_max = True, 3
+    few, many = await desk.log_in("few", "many")
+    await desk.lose_connection()
+    for number in range(4):
+        desk.edge.say(many, "bob", str(number))
+    desk.edge.say(few, "bob", "one")
+    await desk.come_back()
+    assert desk.shown(many) == ["0", "1", "2", "3"]
+    assert desk.shown(few) == ["one"]
+    assert [one["room_id"] for one in desk.edge.sent("history")] == [many.room_id]
+
+
+async def test_a_token_that_is_not_good_any_more_gives_way_to_the_password(desk: Desk) -> None:
+    desk.edge.keeps_tokens = True
+    (room,) = await desk.log_in("lobby")
+    await desk.lose_connection()
+    desk.edge.tokens.clear()
+    desk.edge.say(room, "bob", "missed")
+    await desk.come_back()
+    assert desk.shown(room) == ["missed"]
+    assert len(desk.edge.sent("resume")) == 1
+    assert len(desk.edge.sent("auth_request")) == 2
+
+
+async def test_a_lost_answer_to_a_resume_does_not_lose_the_token(desk: Desk) -> None:
+    desk.edge.keeps_tokens = True
+    await desk.log_in("lobby")
+    await desk.lose_connection()
+    desk.edge.silent_types = {"resume"}
+    await desk.until(lambda: desk.edge.sent("resume"), advance_s=1.0)
+    desk.edge.silent_types = set()
+    desk.edge.cut()
+    await desk.until(lambda: len(desk.edge.sent("resume")) == 2, advance_s=1.0)
+    await desk.come_back()
+    assert [one["token"] for one in desk.edge.sent("resume")] == ["t0", "t0"]
+    assert len(desk.edge.sent("auth_request")) == 1
+
+
+async def test_a_busy_server_is_asked_to_resume_again(desk: Desk) -> None:
+    desk.edge.keeps_tokens = True
+    await desk.log_in("lobby")
+    await desk.lose_connection()
+    desk.edge.refuse("resume", ErrorCode.UNAVAILABLE, times=3)
+    await desk.come_back()
+    assert len(desk.edge.sent("resume")) == 4
+    assert len(desk.edge.sent("auth_request")) == 1
+
+
+async def test_a_login_may_take_over(desk: Desk) -> None:
+    await desk.session.start()
+    await desk.session.login("ada", "correct horse", takeover=True)
+    assert desk.edge.sent("auth_request")[0]["takeover"] is True
+
+
+async def next_client(desk: Desk, folder: Path) -> Desk:
+    """Another run of the client, with the same server and the same files."""
+    other = Desk(open_journal=journals(folder, Address()))
+    other.edge = desk.edge
+    other.session = other.make_session(desk.edge)
+    await other.session.start()
+    return other
+
+
+async def test_what_a_killed_client_accepted_is_sent_by_the_next_one_and_stored_once(tmp_path: Path) -> None:
+    desk = Desk(open_journal=journals(tmp_path, Address()))
+    (room,) = await desk.log_in("lobby")
+    desk.session.post_text(room.room_id, "acknowledged")
+    await desk.until(lambda: desk.session.unacknowledged == 0)
+    desk.edge.silent_types = {"text_message"}
+    desk.session.post_text(room.room_id, "stored, but not acknowledged")
+    await desk.until(lambda: len(desk.edge.sent("text_message")) == 2)
+    desk.edge.say(room, "ada", "stored, but not acknowledged", "key1")
+    desk.edge.is_down = True
+    await desk.lose_connection()
+    desk.session.post_text(room.room_id, "written offline")
+    copy = tmp_path / "copy"  # what a kill leaves behind is what the disk has at this moment
+    shutil.copytree(tmp_path, copy)
+    await desk.session.close()
+    desk.edge.is_down, desk.edge.silent_types = False, set()
+    other = await next_client(desk, copy)
+    await other.session.login("ada", "correct horse")
+    await other.until(lambda: other.session.unacknowledged == 0 and len(room.log) == 3)
+    assert [m.text for m in room.log] == ["acknowledged", "stored, but not acknowledged", "written offline"]
+    await other.session.close()
+    third = await next_client(desk, copy)
+    await third.session.login("ada", "correct horse")
+    assert third.session.unacknowledged == 0
+    await third.session.close()
+
+
+async def test_what_an_ended_session_leaves_is_told_and_kept(tmp_path: Path) -> None:
+    desk = Desk(open_journal=journals(tmp_path, Address()))
+    (room,) = await desk.log_in("lobby")
+    desk.edge.is_down = True
+    await desk.lose_connection()
+    desk.session.post_text(room.room_id, "later")
+    await desk.session.close()
+    (failed,) = desk.of(TextFailed)
+    assert isinstance(failed, TextFailed)
+    assert "sent at the next login" in str(failed.error)
+    desk.edge.is_down = False
+    other = await next_client(desk, tmp_path)
+    await other.session.login("ada", "correct horse")
+    await other.until(lambda: [message.text for message in room.log] == ["later"])
+    await other.session.close()
+
+
+async def test_a_text_that_the_disk_does_not_take_is_not_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(open_journal=journals(tmp_path, Address()))
+    (room,) = await desk.log_in("lobby")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("client.outbox_file.os.fdatasync", full)
+    with pytest.raises(OutboxUnwritableError, match="No space"):
+        desk.session.post_text(room.room_id, "hi")
+    assert desk.session.unacknowledged == 0
+    monkeypatch.undo()
+    desk.session.post_text(room.room_id, "hi")
+    await desk.until(lambda: desk.shown(room) == ["hi"])
+    await desk.session.close()
 
 
 async def test_live_messages_that_arrive_during_the_catch_up_wait_for_their_turn(desk: Desk) -> None:
@@ -585,9 +778,12 @@ def do_step(desk: Desk, rooms: list[FakeRoom], step: Step, posted: dict[str, lis
 
 
 @settings(deadline=None, max_examples=60)
-@given(steps=STEPS)
-async def test_whatever_fails_everything_is_stored_once_and_shown_once_in_order(steps: list[Step]) -> None:
+@given(steps=STEPS, resumes=st.booleans(), replay_max=st.sampled_from([0, 3, 1000]))
+async def test_whatever_fails_everything_is_stored_once_and_shown_once_in_order(
+    steps: list[Step], resumes: bool, replay_max: int
+) -> None:
     desk = Desk()
+    desk.edge.keeps_tokens, desk.edge.replay_max = resumes, replay_max
     rooms = await desk.log_in("one", "two")
     posted: dict[str, list[str]] = {room.room_id: [] for room in rooms}
     for step in steps:

@@ -37,7 +37,7 @@ class Recorder:
             raise self.answer
         return self.answer
 
-    Register = Login = Logout = EndSessions = RenewLease = _take
+    Register = Login = Resume = Logout = EndSessions = RenewLease = _take
     OpenSession = CloseSessions = CreateRoom = JoinRoom = LeaveRoom = ListRooms = ListMembers = ListMessages = _take
 
     async def WatchRevocations(self, request: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -92,8 +92,13 @@ async def test_accounts_and_sessions() -> None:
         recorder.answer = auth_pb2.LoginResponse(
             user_id="u1", username="amy", session_id="s1", token="t", token_expires_at_ms=5
         )
-        login = await backend.login("Amy", "secret", address="192.0.2.1", device="laptop")
+        login = await backend.login("Amy", "secret", address="192.0.2.1", device="laptop", takeover=True)
         assert login == Login(user_id="u1", username="amy", session_id="s1", token="t", token_expires_at_ms=5)
+        recorder.answer = auth_pb2.ResumeResponse(
+            user_id="u1", username="amy", session_id="s2", token="t2", token_expires_at_ms=6
+        )
+        resumed = await backend.resume("t", address="192.0.2.1")
+        assert resumed == Login(user_id="u1", username="amy", session_id="s2", token="t2", token_expires_at_ms=6)
         recorder.answer = auth_pb2.LogoutResponse()
         await backend.logout("s1")
         recorder.answer = auth_pb2.EndSessionsResponse()
@@ -102,7 +107,10 @@ async def test_accounts_and_sessions() -> None:
         assert await backend.renew_lease(["s1", "s2"]) == (15.0, ["s2"])
         assert recorder.requests == [
             auth_pb2.RegisterRequest(username="Amy", password="secret", address="192.0.2.1"),
-            auth_pb2.LoginRequest(username="Amy", password="secret", address="192.0.2.1", device="laptop", edge=EDGE),
+            auth_pb2.LoginRequest(
+                username="Amy", password="secret", address="192.0.2.1", device="laptop", edge=EDGE, takeover=True
+            ),
+            auth_pb2.ResumeRequest(token="t", address="192.0.2.1", edge=EDGE),
             auth_pb2.LogoutRequest(session_id="s1"),
             auth_pb2.EndSessionsRequest(session_ids=["s1", "s2"]),
             auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=["s1", "s2"]),
@@ -115,7 +123,7 @@ async def test_a_refusal_keeps_its_code_time_and_details() -> None:
             ErrorCode.ALREADY_LOGGED_IN, "elsewhere", retry_after_s=2.0, details={"since-ms": "5"}
         )
         with pytest.raises(ParleyError) as caught:
-            await backend.login("amy", "secret", address="", device="")
+            await backend.login("amy", "secret", address="", device="", takeover=False)
         assert (caught.value.code, caught.value.retry_after_s) == (ErrorCode.ALREADY_LOGGED_IN, 2.0)
         assert caught.value.details == {"since-ms": "5"}
 

@@ -20,8 +20,10 @@ from services.common.wire.requests import (
     LeaveRoom,
     ListRooms,
     Logout,
+    Position,
     Register,
     Request,
+    Resume,
     UserList,
 )
 from services.edge.decisions import Command, Reply, User
@@ -45,6 +47,8 @@ class Caller:
         self.rooms: dict[str, Room] = {}
         self.position_ahead = 0
         self.replies: list[Reply | bytes] = []
+        self.read: dict[str, int | None] = {}  # room -> how far the client said it had read it
+        self.subscriber = None
 
     def log_in(self, user: User) -> None:
         self.user = user
@@ -53,15 +57,33 @@ class Caller:
         self.user = None
         self.rooms.clear()
 
-    def enter(self, room: Room) -> int:
+    def enter(self, room: Room, *, after: int | None = None) -> int:
         self.rooms[room.room_id] = room
+        self.read[room.room_id] = after
         return room.last_seq + self.position_ahead
 
     def leave(self, room_id: str) -> None:
         self.rooms.pop(room_id, None)
 
+    async def drained(self) -> None:
+        pass
+
+    def close(self, reason: str, *, reconnect_after_ms: int = 0) -> None:
+        self.is_open = False
+
     def complete(self, command: Command, reply: Reply | bytes) -> None:
         self.replies.append(reply)
+
+
+class Started:
+    """Replays that are only noted."""
+
+    def __init__(self) -> None:
+        self.room_ids: list[str] = []
+
+    def start(self, connection: Caller, user: User, room_ids: list[str]) -> None:
+        assert connection.user is user
+        self.room_ids += room_ids
 
 
 class World:
@@ -70,7 +92,14 @@ class World:
         self.auth, self.rooms = FakeAuth(), FakeRooms()
         self.departures = Departures(self.auth, self.rooms, self.clock)
         self.tasks = TaskSet()
-        self.handlers = Handlers(auth=self.auth, rooms=self.rooms, departures=self.departures, clock=self.clock)
+        self.replays = Started()
+        self.handlers = Handlers(
+            auth=self.auth,
+            rooms=self.rooms,
+            departures=self.departures,
+            replays=self.replays,  # type: ignore[arg-type]
+            clock=self.clock,
+        )
         self.dispatcher = Dispatcher(self.handlers, self.tasks)
         self.done = 0
         self.is_done = asyncio.Event()
@@ -358,3 +387,88 @@ async def test_a_command_that_starts_after_the_logout_is_refused() -> None:
     for request in (ListRooms(), UserList("lobby"), History("lobby"), JoinRoom("lobby"), Logout()):
         reply = await world.ask(Caller(), request)
         assert reply["data"]["code"] == "not_authenticated"
+
+
+async def test_a_resume_says_of_each_room_whether_it_goes_on() -> None:
+    world = World()
+    amy = await world.user("amy")
+    assert amy.user is not None
+    token = f"token-{amy.user.session_id}"
+    names = ("behind", "level", "far", "edge", "ahead", "restored", "unnamed")
+    rooms = {name: world.rooms.make_room(name, topic="t") for name in names}
+    for name, room in rooms.items():
+        room.members["u-amy"] = ("amy", "member")
+        for _ in range(1001 if name in ("far", "edge") else 10):
+            world.rooms.store(room, "zoe", "hi")
+    read = {"behind": 4, "level": 10, "far": 0, "edge": 1, "ahead": 11, "restored": 4}
+    positions = {
+        rooms[name].room_id: Position("old1" if name == "restored" else rooms[name].epoch, seq)
+        for name, seq in read.items()
+    }
+    positions["notmyroom"] = Position("e001", 1)
+    caller = Caller()
+    data = (await world.ask(caller, Resume(token, positions)))["data"]
+    assert (data["success"], data["resumed"], data["username"]) == (True, True, "amy")
+    assert data["token"] != token
+    told = {room["name"]: (room["recovered"], room["replay"]) for room in data["rooms"]}
+    assert told == {
+        "behind": (True, 6),
+        "level": (True, 0),
+        "far": (False, 0),
+        "edge": (True, 1000),
+        "ahead": (False, 0),
+        "restored": (False, 0),
+        "unnamed": (False, 0),
+    }
+    assert world.replays.room_ids == [rooms["behind"].room_id, rooms["edge"].room_id]
+    assert caller.read[rooms["restored"].room_id] is None
+    assert set(caller.rooms) == {room.room_id for room in rooms.values()}
+
+
+async def test_a_resume_with_a_bad_token() -> None:
+    world = World()
+    reply = await world.ask(Caller(), Resume("garbage"))
+    assert (reply["type"], reply["data"]["success"], reply["data"]["code"]) == ("auth_response", False, "bad_token")
+
+
+async def test_a_resume_that_cannot_be_carried_out_ends_the_new_session_and_leaves_the_token() -> None:
+    world = World()
+    amy = await world.user("amy")
+    assert amy.user is not None
+    token = f"token-{amy.user.session_id}"
+    world.rooms.failure = ParleyError(ErrorCode.UNAVAILABLE, "gone")
+    caller = Caller()
+    reply = await world.ask(caller, Resume(token))
+    assert reply["data"]["code"] == "unavailable"
+    assert caller.user is None
+    assert not world.departures.is_idle
+    world.rooms.failure = None
+    assert (await world.ask(caller, Resume(token)))["data"]["success"]
+
+
+async def test_rooms_that_do_not_fit_into_the_answer_are_not_replayed() -> None:
+    world = World()
+    amy = await world.user("amy")
+    assert amy.user is not None
+    positions = {}
+    for n in range(900):
+        room = world.rooms.make_room(f"room {n} " + "x" * 50)
+        room.members["u-amy"] = ("amy", "member")
+        world.rooms.store(room, "zoe", "hi")
+        positions[room.room_id] = Position(room.epoch, 0)
+    caller = Caller()
+    data = (await world.ask(caller, Resume(f"token-{amy.user.session_id}", positions)))["data"]
+    told = [room["room_id"] for room in data["rooms"]]
+    assert 300 < len(told) < 900
+    assert world.replays.room_ids == told
+    assert len(caller.rooms) == 900
+    assert all(caller.read[room_id] is None for room_id in set(caller.rooms) - set(told))
+
+
+async def test_a_takeover_replaces_the_other_session() -> None:
+    world = World()
+    await world.user("amy")
+    refused = await world.ask(Caller(), Authenticate("amy", PASSWORD))
+    assert refused["data"]["code"] == "already_logged_in"
+    assert (await world.ask(Caller(), Authenticate("amy", PASSWORD, takeover=True)))["data"]["success"]
+    assert len(world.auth.sessions) == 1

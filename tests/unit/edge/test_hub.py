@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from services.common.counters import Counter
 from services.common.wire.events import Message
+from services.edge.audience import is_replayable
 from services.edge.decisions import User
 from services.edge.hub import Hub, Subscriber
 from services.edge.outbox import Outbox
@@ -308,8 +309,81 @@ def test_presence_is_told_to_the_others() -> None:
     world.hub.announce("nowhere", "online", username="amy", online=1, now=NOW)
 
 
+def test_a_replay_is_whole_or_none() -> None:
+    world = World()
+    for after, recovered in ((0, False), (200, False), (201, True), (1200, True), (1201, True), (1202, False)):
+        subscriber = world.subscriber(f"p{after}")
+        assert world.hub.attach(subscriber, "room", epoch=EPOCH, last_seq=1201, after=after) == 1201
+        assert is_replayable(after, 1201) is recovered
+        assert (world.hub.missing(subscriber, "room") is not None) is (recovered and after < 1201)
+
+
+def test_live_messages_go_past_a_replay_and_come_after_it() -> None:
+    world = World()
+    other, back = world.subscriber("zoe"), world.subscriber()
+    world.hub.attach(other, "room", epoch=EPOCH, last_seq=10)
+    assert world.hub.attach(back, "room", epoch=EPOCH, last_seq=10, after=7) == 10
+    world.receive("room", run(11, 12))
+    world.deliver()
+    assert seqs(other) == [11, 12]
+    assert world.hub.bookmarks(back) == {"room": 7}
+    assert world.hub.missing(back, "room") == (7, 12)
+    assert world.hub.replay(back, "room", run(8, 9))
+    assert world.hub.bookmarks(back) == {"room": 7}  # they wait in the outbox
+    assert seqs(back) == [8, 9]
+    assert world.hub.bookmarks(back) == {"room": 9}
+    assert world.hub.replay(back, "room", run(10, 12))
+    world.receive("room", run(13, 13))
+    world.deliver()
+    assert seqs(back) == [10, 11, 12, 13]
+
+
+def test_the_tail_closes_what_a_page_left_open() -> None:
+    world = World()
+    back, live = world.subscriber(), world.subscriber("zoe")
+    world.hub.attach(live, "room", epoch=EPOCH, last_seq=10)
+    world.hub.attach(back, "room", epoch=EPOCH, last_seq=10, after=8)
+    world.hub.keep_tail("room")
+    world.receive("room", run(11, 13))
+    world.deliver()
+    assert world.hub.tail(back, "room") == []  # 9 and 10 are not in it
+    world.hub.replay(back, "room", run(9, 10))
+    assert world.hub.tail(back, "room") == run(11, 13)
+    world.hub.replay(back, "room", world.hub.tail(back, "room"))
+    assert world.hub.missing(back, "room") is None
+    assert seqs(back) == [9, 10, 11, 12, 13]
+    world.hub.keep_tail("room")  # nobody replays: nothing is kept
+    world.receive("room", run(14, 14))
+    world.deliver()
+    assert world.hub.tail(back, "room") == []
+    assert seqs(back) == [14]
+
+
+def test_a_replay_ahead_of_the_feed_waits_for_it() -> None:
+    world = World()
+    live, back = world.subscriber("zoe"), world.subscriber()
+    world.hub.attach(live, "room", epoch=EPOCH, last_seq=5)
+    assert world.hub.attach(back, "room", epoch=EPOCH, last_seq=9, after=5) == 9
+    assert world.hub.replay(back, "room", run(6, 9))
+    world.receive("room", run(6, 10))
+    world.deliver()
+    assert seqs(back) == [6, 7, 8, 9, 10]
+
+
+def test_a_new_epoch_ends_a_replay() -> None:
+    world = World()
+    back = world.subscriber()
+    world.hub.attach(back, "room", epoch=EPOCH, last_seq=9, after=5)
+    world.receive("room", run(3, 3), epoch="e002")
+    world.deliver()
+    assert world.hub.missing(back, "room") is None
+    assert not world.hub.replay(back, "room", run(6, 9))
+    assert seqs(back) == [3]
+
+
 class HubMachine(RuleBasedStateMachine):
-    """Any interleaving keeps I7 and I15: each connection sees start+1, start+2, …, and bookmarks never promise more.
+    """Any interleaving keeps I7, I8 and I15: each connection sees start+1, start+2, …, whether it begins with a replay
+    or with live messages, and bookmarks never promise more.
 
     The room's log only grows; the stream below repeats, skips, restarts, and begins wherever it was last told to.
     """
@@ -322,6 +396,7 @@ class HubMachine(RuleBasedStateMachine):
         self.log_length = 0
         self.stream_at: int | None = None  # what the stream shows next - 1; None while the room is not followed
         self.watchers: dict[Subscriber, list[int]] = {}  # what each has been given, with its start first
+        self.pages: dict[Subscriber, tuple[int, int]] = {}  # what replays have asked the log for
         self.count = 0
 
     def _read(self, subscriber: Subscriber, budget: int) -> None:
@@ -345,6 +420,48 @@ class HubMachine(RuleBasedStateMachine):
         told = self.world.hub.attach(subscriber, self.ROOM, epoch=EPOCH, last_seq=max(0, self.log_length - behind))
         assert told <= self.log_length
         self.watchers[subscriber] = [told]
+
+    @rule(behind=st.integers(0, 3), missed=st.integers(0, 12))
+    def somebody_resumes(self, behind: int, missed: int) -> None:
+        self.count += 1
+        subscriber = self.world.subscriber(f"p{self.count}")
+        hub, last_seq = self.world.hub, max(0, self.log_length - behind)
+        after = max(0, last_seq - missed)
+        told = hub.attach(subscriber, self.ROOM, epoch=EPOCH, last_seq=last_seq, after=after)
+        assert last_seq <= told <= self.log_length
+        assert hub.attach(subscriber, self.ROOM, epoch=EPOCH, last_seq=self.log_length) >= last_seq  # joins again
+        assert (hub.missing(subscriber, self.ROOM) is None) == (after >= told)
+        assert hub.joined_at(subscriber, self.ROOM) == told
+        self.watchers[subscriber] = [after]
+
+    @precondition(lambda self: self.watchers)
+    @rule(which=st.integers(0, 100), keeps_tail=st.booleans())
+    def a_replay_asks(self, which: int, keeps_tail: bool) -> None:
+        subscriber = list(self.watchers)[which % len(self.watchers)]
+        missing = self.world.hub.missing(subscriber, self.ROOM)
+        if missing is None:
+            return
+        after, last = missing
+        assert after < last <= self.log_length
+        if tail := self.world.hub.tail(subscriber, self.ROOM):
+            assert self.world.hub.replay(subscriber, self.ROOM, tail)
+            assert self.world.hub.missing(subscriber, self.ROOM) is None
+            self.pages.pop(subscriber, None)
+            return
+        if keeps_tail:
+            self.world.hub.keep_tail(self.ROOM)
+        self.pages[subscriber] = missing
+
+    @precondition(lambda self: self.pages)
+    @rule(which=st.integers(0, 100), count=st.integers(1, 6))
+    def a_page_comes(self, which: int, count: int) -> None:
+        subscriber = list(self.pages)[which % len(self.pages)]
+        after, last = self.pages.pop(subscriber)
+        if subscriber in self.watchers:
+            assert self.world.hub.replay(subscriber, self.ROOM, run(after + 1, min(last, after + count)))
+            assert not self.world.hub.replay(subscriber, self.ROOM, run(after + 1, after + 1))  # the same once more
+        else:
+            assert not self.world.hub.replay(subscriber, self.ROOM, run(after + 1, last))
 
     @precondition(lambda self: self.watchers)
     @rule(which=st.integers(0, 100))
@@ -404,6 +521,8 @@ class HubMachine(RuleBasedStateMachine):
             self.world.receive(self.ROOM, run(after + 1, self.log_length))
         self.world.deliver()
         for subscriber, seen in self.watchers.items():
+            while (missing := self.world.hub.missing(subscriber, self.ROOM)) is not None:
+                assert self.world.hub.replay(subscriber, self.ROOM, run(missing[0] + 1, missing[1]))
             self._read(subscriber, 1 << 30)
             assert seen[-1] == self.log_length
             assert self.world.hub.bookmarks(subscriber) == {self.ROOM: self.log_length}

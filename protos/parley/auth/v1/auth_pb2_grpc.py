@@ -45,6 +45,11 @@ class AuthServiceStub:
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.LoginRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/parley.auth.v1.AuthService/Resume',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.ResumeResponse.FromString,
+                _registered_method=True)
         self.Logout = channel.unary_unary(
                 '/parley.auth.v1.AuthService/Logout',
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.LogoutRequest.SerializeToString,
@@ -82,6 +87,16 @@ class AuthServiceServicer:
         """Verifies a password and opens the account's one session.
         Errors: invalid_credentials (the same for an unknown name and a wrong password), already_logged_in
         (with `parley-since-ms`), rate_limited, unavailable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Opens a session anew with the token of an earlier one, which it ends (`replaced`) where it still lives. The new
+        token takes the old one's place once it is first used; until then the old one serves too, so that a lost answer
+        locks nobody out. Errors: bad_token (unknown, expired, logged out, revoked, account disabled: one answer),
+        rate_limited (too many bad tokens from the address), unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +144,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.Login,
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.LoginRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.LoginResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.ResumeRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.ResumeResponse.SerializeToString,
             ),
             'Logout': grpc.unary_unary_rpc_method_handler(
                     servicer.Logout,
@@ -206,6 +226,33 @@ class AuthService:
             '/parley.auth.v1.AuthService/Login',
             parley_dot_auth_dot_v1_dot_auth__pb2.LoginRequest.SerializeToString,
             parley_dot_auth_dot_v1_dot_auth__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/Resume',
+            parley_dot_auth_dot_v1_dot_auth__pb2.ResumeRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

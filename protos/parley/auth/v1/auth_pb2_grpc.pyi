@@ -44,6 +44,12 @@ class AuthServiceStub:
     Errors: invalid_credentials (the same for an unknown name and a wrong password), already_logged_in
     (with `parley-since-ms`), rate_limited, unavailable.
     """
+    Resume: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ResumeRequest, _auth_pb2.ResumeResponse]
+    """Opens a session anew with the token of an earlier one, which it ends (`replaced`) where it still lives. The new
+    token takes the old one's place once it is first used; until then the old one serves too, so that a lost answer
+    locks nobody out. Errors: bad_token (unknown, expired, logged out, revoked, account disabled: one answer),
+    rate_limited (too many bad tokens from the address), unavailable.
+    """
     Logout: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LogoutRequest, _auth_pb2.LogoutResponse]
     """Ends a session and kills its token for ever. Idempotent."""
     EndSessions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.EndSessionsRequest, _auth_pb2.EndSessionsResponse]
@@ -68,6 +74,12 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Verifies a password and opens the account's one session.
     Errors: invalid_credentials (the same for an unknown name and a wrong password), already_logged_in
     (with `parley-since-ms`), rate_limited, unavailable.
+    """
+    Resume: _aio.UnaryUnaryMultiCallable[_auth_pb2.ResumeRequest, _auth_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Opens a session anew with the token of an earlier one, which it ends (`replaced`) where it still lives. The new
+    token takes the old one's place once it is first used; until then the old one serves too, so that a lost answer
+    locks nobody out. Errors: bad_token (unknown, expired, logged out, revoked, account disabled: one answer),
+    rate_limited (too many bad tokens from the address), unavailable.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_auth_pb2.LogoutRequest, _auth_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends a session and kills its token for ever. Idempotent."""
@@ -102,6 +114,18 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         """Verifies a password and opens the account's one session.
         Errors: invalid_credentials (the same for an unknown name and a wrong password), already_logged_in
         (with `parley-since-ms`), rate_limited, unavailable.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _auth_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ResumeResponse, _abc.Awaitable[_auth_pb2.ResumeResponse]]:
+        """Opens a session anew with the token of an earlier one, which it ends (`replaced`) where it still lives. The new
+        token takes the old one's place once it is first used; until then the old one serves too, so that a lost answer
+        locks nobody out. Errors: bad_token (unknown, expired, logged out, revoked, account disabled: one answer),
+        rate_limited (too many bad tokens from the address), unavailable.
         """
 
     @_abc_1.abstractmethod
