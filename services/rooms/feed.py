@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
-from parley.rooms.v1 import feed_pb2, feed_pb2_grpc, rooms_pb2
+from parley.rooms.v1 import feed_pb2, feed_pb2_grpc
 
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
@@ -18,7 +18,7 @@ from services.common.tasks import TaskSet
 from services.common.wire.codes import ErrorCode
 from services.rooms.messages import Publish, Run
 from services.rooms.presence import Action
-from services.rooms.servicer import read_session
+from services.rooms.servicer import encode_message, read_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,11 +50,7 @@ class EncodedRun:
     __slots__ = ("epoch", "first_seq", "last_seq", "payload", "run", "size")
 
     def __init__(self, run: Run) -> None:
-        make = rooms_pb2.Message
-        messages = [
-            make(seq=m.seq, user_id=m.user_id, username=m.username, text=m.text, sent_at_ms=m.sent_at_ms)
-            for m in run.messages
-        ]
+        messages = [encode_message(message) for message in run.messages]
         self.run = run
         self.epoch = run.epoch
         self.first_seq = run.first_seq
