@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from client.clock import Clock
@@ -13,6 +14,9 @@ from client.replies import Message, Messages, RoomInfo, read
 from client.rooms import Room, Rooms
 from client.tasks import TaskSet
 from services.common.wire import limits
+
+FETCHES_AT_ONCE = 4
+"""Rooms whose history is asked for at a time: thousands of clients that come back together ask for all of theirs."""
 
 RETRY_AFTER_S = 1.0
 """Wait before a page of history is asked for again where the server was busy and named no time."""
@@ -30,6 +34,7 @@ class CatchUp:
         self._connection: Connection | None = None
         self._tasks = TaskSet()
         self._filling: set[str] = set()
+        self._turns = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     @property
     def is_behind(self) -> bool:
@@ -96,6 +101,12 @@ class CatchUp:
         self._on_change()
 
     async def _fetch(self, connection: Connection, room: Room) -> None:
+        async with self._turns:
+            await self._fetch_pages(connection, room)
+        self._filling.discard(room.room_id)
+        self._on_change()
+
+    async def _fetch_pages(self, connection: Connection, room: Room) -> None:
         while room.is_behind and room.room_id in self.rooms:
             try:
                 await connection.call(
@@ -111,13 +122,11 @@ class CatchUp:
             except RequestError as error:
                 if error.code not in WORTH_RETRYING:
                     self._give_up(room)
-                    break
+                    return
                 await self._clock.sleep(RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s)
             except ClientError as error:
                 connection.end(str(error))
                 return
-        self._filling.discard(room.room_id)
-        self._on_change()
 
     def _take(self, room: Room, page: Messages) -> None:
         if page.epoch != room.epoch:

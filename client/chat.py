@@ -25,6 +25,10 @@ class Screen(Protocol):
         """Shows a line."""
         ...
 
+    def update(self) -> None:
+        """What is always in sight, such as the state, may have changed."""
+        ...
+
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         """Asks for a line; a secret is not shown while it is typed. None where nobody answers."""
         ...
@@ -164,6 +168,7 @@ class Chat:
         )
         self.error_count += any(line.kind is Kind.ERROR for line in lines)
         self.show(*lines)
+        self.screen.update()
 
     async def learn_users(self, room: Room) -> list[str]:
         """Who is online in a room; the names of its members are known for completion from then on."""

@@ -21,6 +21,9 @@ REQUEST_TIMEOUT_S = 15.0
 SILENCE_AFTER_HEARTBEAT_S = 15.0
 """The server answers heartbeats before anything else; one that is silent for so long is gone."""
 
+HEARTBEAT_MAX_S = 300.0
+"""Whatever the server asks for: a connection that is gone should be noticed within minutes."""
+
 TICK_S = 1.0
 """How exactly heartbeats, silence and deadlines are kept."""
 
@@ -190,6 +193,7 @@ class Connection:
             await self._clock.sleep(TICK_S)
             now = self._clock.monotonic()
             interval = self.server.heartbeat_s if self.server else limits.HEARTBEAT_S
+            interval = min(max(interval, TICK_S), HEARTBEAT_MAX_S)
             if now - self._heard_at > interval + SILENCE_AFTER_HEARTBEAT_S:
                 self.end("the server is silent")
             elif now - self._beaten_at >= interval:

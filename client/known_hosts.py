@@ -40,8 +40,13 @@ class KnownHosts:
         return self._read().get(str(address))
 
     def trust(self, address: Address, fingerprint: str) -> None:
-        """Adds or replaces a decision."""
-        entries = {**self._read(), str(address): fingerprint}
+        """Adds or replaces a decision. Raises TrustError where it cannot be written down."""
+        try:
+            self._write({**self._read(), str(address): fingerprint})
+        except OSError as error:
+            raise TrustError(f"{self.path}: {error.strerror}") from error
+
+    def _write(self, entries: dict[str, str]) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A temporary file and a rename: a crash leaves the old file or the new one, never half of one.
         descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix="known_hosts.")  # made with mode 0600

@@ -86,7 +86,7 @@ class Narrator:
         if event.state is State.CONNECTING:
             was, self._is_connected = self._is_connected, False
             # The attempts that follow the first are seen in the toolbar.
-            return [display.note(f"No connection: {event.reason}. Trying to connect again …")] if was else []
+            return [display.note(f"The connection is lost: {event.reason}. Trying to connect again …")] if was else []
         if event.reason:
             return [display.note(f"Waiting to log in again: {event.reason}.")]
         if self._is_connected or event.state is not State.LIVE:

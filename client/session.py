@@ -366,7 +366,7 @@ class Session:
             self._lose_login(f"the server ended the session ({farewell.reason})")
 
     def _update_state(self) -> None:
-        if self._link.connection is None:
+        if self._link.connection is None or self._link.connection.is_ended:
             return
         is_waiting = self._credentials is not None and not self._is_logged_in
         self._set_state(State.BEHIND if is_waiting or self._catchup.is_behind else State.LIVE)

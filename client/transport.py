@@ -118,7 +118,7 @@ async def _open(address: Address, context: ssl.SSLContext, server_name: str) -> 
     except ssl.SSLCertVerificationError:
         raise
     except ssl.SSLError as error:
-        raise ConnectError(f"{address} does not speak TLS 1.3 ({error.reason or error})") from error
+        raise ConnectError(f"{address} does not speak Parley over TLS 1.3 ({error.reason or error})") from error
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
         raise ConnectError(f"{address} cannot be reached: {_reason(error)}") from error
     return _TlsTransport(*streams)

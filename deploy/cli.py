@@ -78,14 +78,14 @@ def _up(parsed: argparse.Namespace) -> int:
 
 def _certs(parsed: argparse.Namespace) -> int:
     from deploy.local import certificates
+    from deploy.local.layout import Layout
 
-    home = parsed.home.resolve()
     try:
-        certificate, key = certificates.make_admin(home, parsed.name)
+        made = certificates.make_admin(Layout(parsed.home.resolve()).certificates, parsed.name)
     except (ValueError, OSError) as error:
         raise StartError(f"certs: {error}") from error
-    print(certificate)
-    print(key)
+    for path in made:
+        print(path)
     return 0
 
 
@@ -100,8 +100,8 @@ def _forward(command: str, arguments: list[str]) -> int:
         return admin(arguments)
     if not (SOURCES / "tests" / "bench" / "__main__.py").is_file():
         raise SystemExit("parley: `bench` is part of the source tree, and this installation has none")
-    command = [sys.executable, "-m", "tests.bench", *arguments]
-    return subprocess.run(command, cwd=SOURCES, check=False).returncode  # noqa: S603 -- the person's own arguments
+    bench = [sys.executable, "-m", "tests.bench", *arguments]
+    return subprocess.run(bench, cwd=SOURCES, check=False).returncode  # noqa: S603 -- the person's own arguments
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class Member:
 
     async def _beat(self) -> None:
         assert self._client is not None
-        with contextlib.suppress(OSError):  # the reader tells why
+        with contextlib.suppress(ClosedError, NoAnswerError):  # the reader tells why
             while True:
                 await asyncio.sleep(HEARTBEAT_S)
                 await self._client.send("heartbeat")

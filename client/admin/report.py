@@ -55,10 +55,12 @@ class Context:
         if self.as_json:
             self._write_json(rows)
             return
+        if not rows:
+            self._write("None.")
+            return
         cells = [[_cell(key, row[key]) for key in columns.values()] for row in rows]
         for line in display.table(list(columns), cells):
             self._write(line.render(colour=False))
-        self._write(f"{len(rows)} in all." if rows else "None.")
 
     def write_values(self, values: Row) -> None:
         """Writes names and values."""

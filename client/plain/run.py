@@ -42,6 +42,9 @@ class PlainScreen:
         except BrokenPipeError:
             self.has_lost_reader.set()
 
+    def update(self) -> None:
+        """Nothing stays in sight."""
+
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         """Nobody is there to answer."""
         return None

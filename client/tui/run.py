@@ -27,8 +27,7 @@ async def run(options: Options) -> int:
     """Runs until the person leaves; returns the exit status."""
     terminal = Terminal(colour=options.has_colour)
     chat = Chat(terminal, clock=SystemClock(), shows_context=True)
-    # Raw between two prompts too: what is typed while a command runs waits for the next prompt instead of being echoed.
-    with patch_stdout(raw=True), terminal.input.raw_mode():
+    with patch_stdout(raw=True):
         try:
             address = await open_session(chat, options)
         except ClientError as problem:
@@ -63,10 +62,7 @@ async def _stop_at_end(chat: Chat, terminal: Terminal) -> None:
 
 
 async def _talk(chat: Chat, terminal: Terminal, options: Options) -> None:
-    try:
-        await _begin(chat, options)
-    except ClientError as problem:
-        chat.fail_because(problem)
+    await terminal.run(_begin(chat, options))
     while not (chat.is_quitting or chat.ended.is_set()):
         try:
             line = await terminal.read_line(chat)
@@ -74,10 +70,18 @@ async def _talk(chat: Chat, terminal: Terminal, options: Options) -> None:
             return
         if line.startswith("/") and not line.startswith("//"):
             chat.show(Line(Kind.ANSWER, (("dim", display.clean(f"> {without_password(line)}")),)))
-        await chat.handle_line(line)
+        if not await terminal.run(chat.handle_line(line)):
+            chat.show(display.note("Interrupted; the server may have done it all the same."))
 
 
 async def _begin(chat: Chat, options: Options) -> None:
+    try:
+        await _log_in(chat, options)
+    except ClientError as problem:
+        chat.fail_because(problem)
+
+
+async def _log_in(chat: Chat, options: Options) -> None:
     username = options.username
     if username is None:
         chat.show(display.note("/login NAME if you have an account here, /register NAME if not."))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import DummyHistory
 from prompt_toolkit.input import Input
+from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import PasswordProcessor
 from prompt_toolkit.output import ColorDepth, Output
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -53,15 +59,15 @@ class Terminal:
             output=output,
         )
 
-    @property
-    def input(self) -> Input:
-        """Where keys come from."""
-        return self._lines.input
+        self.input: Input = self._lines.input
 
     def show(self, line: Line) -> None:
         """Shows a line above the prompt."""
         print(line.render(colour=self._colour))
-        self.refresh()
+
+    def update(self) -> None:
+        """Draws the prompt and the toolbar again."""
+        self._lines.app.invalidate()
 
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         """Asks; None after Ctrl-C or Ctrl-D."""
@@ -78,9 +84,25 @@ class Terminal:
             completer=ChatCompleter(chat),
         )
 
-    def refresh(self) -> None:
-        """Draws the prompt and the toolbar again."""
-        self._lines.app.invalidate()
+    async def run(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Runs what a line asked for, until its end or Ctrl-C; returns whether it came to its end.
+
+        What is typed meanwhile is kept for the next prompt.
+        """
+        task = asyncio.create_task(work, name="command")
+
+        def on_keys() -> None:
+            keys = self.input.read_keys()
+            if self.input.closed or any(key.key == Keys.ControlC for key in keys):
+                task.cancel()
+            store_typeahead(self.input, [key for key in keys if key.key != Keys.ControlC])
+
+        with self.input.raw_mode(), self.input.attach(on_keys):
+            await asyncio.wait([task])
+        if task.cancelled():
+            return False
+        task.result()
+        return True
 
     def stop(self) -> None:
         """Ends the line that is being typed, as Ctrl-D does."""

@@ -53,6 +53,11 @@ class Layout:
         return self.logs / "performance_stats.json"
 
     @property
+    def pepper(self) -> Path:
+        """The key of the passwords' pre-hash; without it no password can be verified any more."""
+        return self.certificates / "auth-pepper.key"
+
+    @property
     def lock_file(self) -> Path:
         """Held for as long as any process of the stack lives."""
         return self.run / "lock"

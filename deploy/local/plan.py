@@ -12,22 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from deploy.local.certificates import Paths
     from deploy.local.layout import Layout
     from deploy.local.options import Options
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """Where the files are that a service proves itself with."""
-
-    client_ca: Path
-    grpc_ca: Path
-    # By service: its certificate and its private key for calls between services.
-    services: Mapping[str, tuple[Path, Path]]
-    # What clients see of the edges.
-    client_certificate: Path
-    client_key: Path
-    pepper: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +37,7 @@ class Spec:
         return self.service == "edge"
 
 
-def make(options: Options, layout: Layout, credentials: Credentials, picker: PortPicker) -> list[Spec]:
+def make(options: Options, layout: Layout, certificates: Paths, picker: PortPicker) -> list[Spec]:
     """Decides all ports, so that every process knows the others before any of them runs.
 
     Raises StartError when a port is taken.
@@ -63,7 +50,7 @@ def make(options: Options, layout: Layout, credentials: Credentials, picker: Por
     prometheus = {name: _port(name, PROMETHEUS_PORTS, options, picker, "Prometheus") for name in names}
 
     addresses = {name: (join(LOOPBACK, grpc[name]), join(LOOPBACK, prometheus[name])) for name in names}
-    return [_spec(name, addresses, options, layout, credentials) for name in names]
+    return [_spec(name, addresses, options, layout, certificates) for name in names]
 
 
 def _spec(
@@ -71,13 +58,13 @@ def _spec(
     addresses: Mapping[str, tuple[str, str]],
     options: Options,
     layout: Layout,
-    credentials: Credentials,
+    certificates: Paths,
 ) -> Spec:
     """One process. `addresses` has everybody's gRPC and Prometheus address."""
     service, _, number = name.partition("-")
     grpc, prometheus = addresses[name]
     client_port = options.client_ports[int(number) - 1] if service == "edge" else None
-    certificate, key = credentials.services[service]
+    certificate, key = certificates.services[service]
     settings = {
         "name": name,
         "listen": grpc,
@@ -85,7 +72,7 @@ def _spec(
         "otlp_endpoint": addresses["metrics-1"][0],
         "certificate": str(certificate),
         "private_key": str(key),
-        "ca": str(credentials.grpc_ca),
+        "ca": str(certificates.grpc_ca),
         "home": str(layout.home),
         "log_file": str(layout.server_log),
         "ready_file": str(layout.ready_file(name)),
@@ -93,15 +80,15 @@ def _spec(
     if client_port is not None:
         settings |= {
             "client_listen": join(options.host, client_port),
-            "client_certificate": str(credentials.client_certificate),
-            "client_key": str(credentials.client_key),
+            "client_certificate": str(certificates.server_certificate),
+            "client_key": str(certificates.server_key),
             "auth_target": addresses["auth-1"][0],
             "rooms_targets": addresses["rooms-1"][0],
         }
     else:
         settings["database_url"] = layout.database_url(service)
     if service == "auth":
-        settings["pepper_file"] = str(credentials.pepper)
+        settings["pepper_file"] = str(layout.pepper)
     if service == "metrics":
         settings |= {"stats_file": str(layout.stats_file), "graphs_dir": str(layout.graphs)}
     # -P: a folder named `services` in the working directory must not be taken for ours.

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import uvloop
 
+from tests.bench.catalogue import WORKLOADS
 from tests.bench.certificates import make_certificates
 from tests.bench.server import DRIVER_CORE, Server
 from tests.bench.servers import SERVERS
-from tests.bench.workloads import WORKLOADS, Figures
+from tests.bench.workloads import Figures
 
 Results = dict[str, dict[str, list[Figures]]]
 
@@ -39,6 +40,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def obstacle(kind: type[Server], workload: str) -> str | None:
     """Why a server cannot run a workload on this machine, or None."""
     needed = WORKLOADS[workload].connections
+    if kind.name != "parley" and not WORKLOADS[workload].peers:
+        return "is not asked"
     if not kind.is_installed():
         return "is not installed"
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < needed + 200:

@@ -28,11 +28,13 @@ class Link(asyncio.Protocol):
         "_confirmation",
         "_confirmation_tail",
         "_counted",
+        "_raw",
         "_seen",
         "_stamps",
         "_tail",
         "_waiter",
         "closed",
+        "is_writable",
         "transport",
     )
 
@@ -46,6 +48,8 @@ class Link(asyncio.Protocol):
         self._confirm: Callable[[int], None] | None = None
         self._confirmation = b""
         self._confirmation_tail = b""
+        self._raw: Callable[[bytes], None] | None = None
+        self.is_writable = True
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,6 +94,9 @@ class Link(asyncio.Protocol):
         self._seen = b""
 
     def data_received(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._raw(data)
+            return
         if self._counted is None:
             self._seen += data
             if self._waiter and not self._waiter[1].done() and any(one in self._seen for one in self._waiter[0]):
@@ -130,6 +137,16 @@ class Link(asyncio.Protocol):
         # A marker that was cut off, wholly or in its time stamp, waits for the next read.
         self._tail = data[at:] if at >= 0 else data[max(end, len(data) - len(MARKER) + 1) :]
         return delivered
+
+    def count_raw(self, on_data: Callable[[bytes], None]) -> None:
+        """From now on gives all that comes to on_data."""
+        self._raw = on_data
+
+    def pause_writing(self) -> None:
+        self.is_writable = False
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
 
     def abort(self) -> None:
         if self.transport is not None:

@@ -55,6 +55,7 @@ class RawClient:
         self.writer = writer
         self.events: deque[Frame] = deque()
         self.received = 0  # frames
+        self.username = ""  # after login
         self._ids = itertools.count(1)
         self._size: int | None = None  # of a frame whose payload is not in yet
 
@@ -88,8 +89,14 @@ class RawClient:
         self.writer.transport.abort()
 
     async def send_bytes(self, data: bytes) -> None:
-        self.writer.write(data)
-        await asyncio.wait_for(self.writer.drain(), TIMEOUT_S)
+        """Raises ClosedError where the connection is gone, NoAnswerError where the server does not read on."""
+        try:
+            self.writer.write(data)
+            await asyncio.wait_for(self.writer.drain(), TIMEOUT_S)
+        except TimeoutError:
+            raise NoAnswerError("the server does not read") from None
+        except (ConnectionError, ssl.SSLError) as error:
+            raise ClosedError(str(error)) from error
 
     async def send(self, type_: str, data: Frame | None = None, **envelope: Any) -> None:
         frame: Frame = {"type": type_, **envelope}
@@ -175,7 +182,9 @@ class RawClient:
         return await self.login(username, password)
 
     async def login(self, username: str, password: str = "correct horse battery") -> Frame:
-        return await self.expect("auth_request", {"username": username, "password": password})
+        answer = await self.expect("auth_request", {"username": username, "password": password})
+        self.username = answer["username"]
+        return answer
 
     async def say(self, room_id: str, text: str, **data: Any) -> Frame:
         """Sends a text and waits until it is acknowledged."""

@@ -109,6 +109,17 @@ def _has_storage_code(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in _SQLITE_STORAGE_CODES
 
 
+def is_commit_refused(error: BaseException) -> bool:
+    """Whether a COMMIT that failed has certainly left nothing behind.
+
+    SQLite writes the frame that makes a transaction count last, so one for which the disk was full, or which did not
+    get the lock, is not there, and will not be after a crash either. Of other failures (a sync that failed, a lost
+    connection) nobody knows.
+    """
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+
+
 def translate(error: BaseException) -> BaseException:
     """`unavailable` for a failure of the storage, which is logged here; any other error as it is."""
     if not is_storage_failure(error):

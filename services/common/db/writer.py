@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from services.common.db.engines import is_storage_failure, translate
+from services.common.db.engines import is_commit_refused, is_storage_failure, translate
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
@@ -132,12 +132,15 @@ class WriterThread:
         try:
             connection.commit()
         except Exception as error:  # noqa: BLE001 - every caller of the batch is told
-            _log.error("commit failed", exc_info=error)
             self._drop_connection()
-            # Some of it may have reached the disk, so `unavailable`, which says "not stored", would be a lie.
-            unknown = ParleyError(ErrorCode.UNKNOWN_OUTCOME, "the storage failed while it was committing")
-            unknown.__cause__ = error
-            return [(future, unknown) for future, _, _ in batch]
+            if is_commit_refused(error):
+                failure = translate(error)
+            else:
+                _log.error("commit failed", exc_info=error)
+                # Some of it may have reached the disk, so `unavailable`, which says "not stored", would be a lie.
+                failure = ParleyError(ErrorCode.UNKNOWN_OUTCOME, "the storage failed while it was committing")
+                failure.__cause__ = error
+            return [(future, failure) for future, _, _ in batch]
         return outcomes
 
     def _execute(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:

@@ -7,6 +7,7 @@ room. Frames that many connections share (``messages``, a version-1 ``text_messa
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,7 +145,7 @@ class Encoder:
         """Make an ``error``; ``message`` is for people, ``code`` and ``retry_after_s`` for programs."""
         data: dict[str, object] = {"error": message, "code": code}
         if retry_after_s is not None:
-            data["retry_after_s"] = round(retry_after_s, 3)
+            data["retry_after_s"] = math.ceil(retry_after_s * 1000) / 1000  # never 0: who waits this long gets in
         if details:
             data = {**details, **data}
         return self.reply("error", data, re=re, room_id=room_id, priority=priority, number=number, now=now)
@@ -164,7 +165,7 @@ class Encoder:
         """Make a failed ``auth_response`` or ``register_response``, which say so in their own form."""
         data: dict[str, object] = {"success": False, "error": message, "code": code}
         if retry_after_s is not None:
-            data["retry_after_s"] = round(retry_after_s, 3)
+            data["retry_after_s"] = math.ceil(retry_after_s * 1000) / 1000  # never 0: who waits this long gets in
         if details:
             data = {**details, **data}
         priority = CRITICAL if type == "auth_response" else HIGH

@@ -48,7 +48,7 @@ class TextSink(Protocol):
         """Whether another text may be submitted."""
         ...
 
-    def submit(self, text: Text) -> None:
+    def submit(self, text: Text, now: float) -> None:
         """Take a text."""
         ...
 
@@ -183,7 +183,7 @@ class Pump:
         pop, sink, waits = self._texts.pop, self._sink, self._waits
         while sink.has_room and (entry := pop(now)) is not None:
             waits[entry.qos_class].observe(entry.waited_s)
-            sink.submit(entry.item)
+            sink.submit(entry.item, now)
 
     def _finished(self, pool: _Pool) -> None:
         pool.running -= 1

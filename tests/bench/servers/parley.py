@@ -51,6 +51,10 @@ class Parley(Server):
         self._edge_pids = [one["pid"] for one in stack["processes"] if one["name"].startswith("edge-")]
         self.context = ssl.create_default_context(cafile=stack["client_ca"])
 
+    def room_id(self, name: str) -> str:
+        """The id of a room that somebody has joined here."""
+        return self._room_ids[name]
+
     def connection_pids(self) -> list[int]:
         return [pid for edge in self._edge_pids for pid in descendants(edge)]
 

@@ -26,6 +26,9 @@ class Paper:
     def show(self, line: Line) -> None:
         self.lines.append(line.render(colour=False))
 
+    def update(self) -> None:
+        pass
+
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         self.questions.append((question, is_secret))
         return self.answers.pop(0) if self.answers else None
@@ -250,7 +253,7 @@ async def test_a_lost_connection_is_told_once(table: Table) -> None:
     table.edge.is_down = False
     await table.until(lambda: "Connected again." in table.paper.lines[-1], advance_s=1.0)
     assert table.paper.lines[before:] == [
-        "[SYSTEM] No connection: the server closed the connection. Trying to connect again …",
+        "[SYSTEM] The connection is lost: the server closed the connection. Trying to connect again …",
         "[SYSTEM] Connected again.",
     ]
 

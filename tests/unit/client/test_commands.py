@@ -17,6 +17,9 @@ class Nowhere:
     def show(self, line: Line) -> None:
         pass
 
+    def update(self) -> None:
+        pass
+
     async def ask(self, question: str, *, is_secret: bool = False) -> str | None:
         return None
 

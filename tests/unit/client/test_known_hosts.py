@@ -13,9 +13,10 @@ THERE = Address("::1", 9999)
 
 
 def test_where_the_file_is() -> None:
-    assert default_path({"HOME": "/home/ada"}) == Path("/home/ada/.config/parley/known_hosts")
-    assert default_path({"HOME": "/home/ada", "XDG_CONFIG_HOME": "/x"}) == Path("/x/parley/known_hosts")
-    assert default_path({"HOME": "/home/ada", "XDG_CONFIG_HOME": "x"}) == Path("/home/ada/.config/parley/known_hosts")
+    home = {"HOME": "/people/ada"}
+    assert default_path(home) == Path("/people/ada/.config/parley/known_hosts")
+    assert default_path({**home, "XDG_CONFIG_HOME": "/x"}) == Path("/x/parley/known_hosts")
+    assert default_path({**home, "XDG_CONFIG_HOME": "x"}) == Path("/people/ada/.config/parley/known_hosts")
 
 
 def test_decisions_are_kept_privately_and_can_be_replaced(tmp_path: Path) -> None:
@@ -46,3 +47,9 @@ def test_a_line_that_cannot_be_read_is_not_passed_over(tmp_path: Path, line: str
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrustError):
         KnownHosts(tmp_path).fingerprint(HERE)
+
+
+def test_a_decision_that_cannot_be_written_down_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "parley").write_text("in the way")
+    with pytest.raises(TrustError):
+        KnownHosts(tmp_path / "parley" / "known_hosts").trust(HERE, "a" * 64)

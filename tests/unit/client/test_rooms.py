@@ -34,6 +34,7 @@ def test_old_and_repeated_messages_are_not_shown_again() -> None:
     room = Room.entered(info(last_seq=10))
     room.receive([message(11)])
     assert room.receive([message(9), message(10), message(11)]) == []
+    assert room._ahead == {}
 
 
 def test_what_came_too_early_waits_for_what_is_missing() -> None:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from client.errors import ConnectError, InvalidTextError, NotReadyError, RequestError
 from client.events import (
@@ -344,6 +346,18 @@ async def test_a_replaced_log_is_told_and_its_newest_messages_shown(desk: Desk) 
     assert len(desk.of(RoomReplaced)) == 1
 
 
+async def test_a_log_that_is_replaced_while_connected_is_told_too(desk: Desk) -> None:
+    (room,) = await desk.log_in("lobby")
+    for number in range(5):
+        desk.edge.say(room, "bob", f"old {number}")
+    await desk.until(lambda: len(desk.shown(room)) == 5)
+    room.epoch, room.log = "e002", room.log[:2]
+    desk.edge.say(room, "bob", "new")
+    await desk.until(lambda: desk.shown(room)[5:] == ["old 0", "old 1", "new"])
+    assert len(desk.of(RoomReplaced)) == 1
+    await desk.is_live()
+
+
 async def test_reconnects_back_off_and_start_over_after_a_good_connection(desk: Desk) -> None:
     await desk.log_in("lobby")
     desk.edge.is_down = True
@@ -530,3 +544,64 @@ async def test_events_can_be_iterated_until_the_end(desk: Desk) -> None:
     await reading
     assert [event.message.text for event in seen if isinstance(event, MessageArrived)] == ["hello"]
     assert desk.session.state is State.CLOSED
+
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["say", "post", "cut", "lose", "refuse", "busy", "late", "pass"]), st.integers(0, 9)),
+    max_size=25,
+)
+
+
+def do_step(desk: Desk, rooms: list[FakeRoom], step: Step, posted: dict[str, list[str]]) -> None:
+    kind, number = step
+    room = rooms[number % 2]
+    if kind == "say":
+        desk.edge.say(room, "bob", f"said {room.last_seq + 1}")
+    elif kind == "post":
+        text = f"posted {sum(map(len, posted.values()))}"
+        desk.session.post_text(room.room_id, text)
+        posted[room.room_id].append(text)
+    elif kind == "cut":
+        desk.edge.cut()
+    elif kind == "lose":
+        desk.edge.lost_events = number
+    elif kind == "refuse":
+        desk.edge.refuse("text_message", ErrorCode.UNAVAILABLE, times=number % 3)
+    elif kind == "busy":
+        desk.edge.refuse("history", ErrorCode.OVERLOADED, times=number % 3)
+    elif kind == "late":  # the next text is stored, and then the connection is lost before anybody hears of it
+
+        def store_and_lose(connection: FakeConnection, kind: str) -> None:
+            if kind == "text_message":
+                desk.edge.before_answer = None
+                request = desk.edge.requests[-1][1]
+                target = desk.edge.rooms[request["room_id"]]
+                if ("ada", request["key"]) not in target.keys:
+                    desk.edge.say(target, "ada", request["text"], request["key"])
+                desk.edge.cut()
+
+        desk.edge.before_answer = store_and_lose
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=STEPS)
+async def test_whatever_fails_everything_is_stored_once_and_shown_once_in_order(steps: list[Step]) -> None:
+    desk = Desk()
+    rooms = await desk.log_in("one", "two")
+    posted: dict[str, list[str]] = {room.room_id: [] for room in rooms}
+    for step in steps:
+        do_step(desk, rooms, step, posted)
+        for _ in range(step[1]):
+            await desk.clock.advance(0.4)
+    desk.edge.lost_events, desk.edge.before_answer = 0, None
+    desk.edge.refusals.clear()
+    for _ in range(150):  # time for reconnects, for what was refused, and for a heartbeat
+        await desk.clock.advance(1.0)
+    for room in rooms:
+        assert sorted(m.text for m in room.log if m.username == "ada") == sorted(posted[room.room_id])
+        assert desk.shown(room) == [message.text for message in room.log]
+    assert desk.session.unacknowledged == 0
+    assert desk.session.state is State.LIVE
+    assert desk.of(TextFailed) == []
+    await desk.session.close()

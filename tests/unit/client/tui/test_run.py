@@ -176,7 +176,7 @@ def test_a_lost_connection_comes_back_with_what_was_missed_and_what_was_typed(
     log_in(program)
     served.stop_listening()
     served.cut()
-    program.wait_for("[SYSTEM] No connection")
+    program.wait_for("[SYSTEM] The connection is lost")
     program.enter("typed while away")
     program.wait_for("1 not acknowledged yet")
     served.do(lambda: served.edge.say(lobby, "bob", "said while away"))
@@ -241,3 +241,14 @@ def test_no_color_and_narrow_terminals(start: Starter, served: ServedEdge, lobby
     program.wait_for("end")
     assert b"\x1b[1;3" not in program.output
     assert b"\x1b[36m" not in program.output
+
+
+def test_ctrl_c_gives_up_on_a_command_that_takes_too_long(start: Starter, served: ServedEdge, lobby: FakeRoom) -> None:
+    program = start("--user", "ada")
+    log_in(program)
+    served.edge.silent_types = {"list_rooms"}
+    program.enter("/rooms")
+    served.wait_until(lambda: bool(served.edge.sent("list_rooms")))
+    program.type("typed mean\x03while")
+    program.wait_for("[SYSTEM] Interrupted")
+    program.wait_for("#lobby> typed meanwhile")

@@ -233,6 +233,24 @@ async def test_when_the_commit_fails_the_outcome_is_unknown(
     assert await database.read(rows) == [2]
 
 
+async def test_a_disk_that_is_full_at_the_commit_has_stored_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_connection: Connection) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise OperationalError("COMMIT", None, error)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "commit", full)
+        with pytest.raises(ParleyError) as caught, capture_logs() as logs:
+            await database.write(put(1))
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert logs[0]["event"] == "storage failed"
+    assert await database.write(put(2)) == 2
+    assert await database.read(rows) == [2]
+
+
 works = st.lists(st.tuples(st.sampled_from(["put", "fail", "item", "refuse"]), st.integers(0, 30)), max_size=40)
 
 

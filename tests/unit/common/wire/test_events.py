@@ -89,7 +89,7 @@ class TestEncoder:
     def test_error(self) -> None:
         frame = read(Encoder(2).error(ErrorCode.OVERLOADED, "try later", re=5, room_id="r", retry_after_s=0.12345))
         assert (frame.type, frame.re, frame.room_id) == ("error", 5, "r")
-        assert frame.data == {"error": "try later", "code": "overloaded", "retry_after_s": 0.123}
+        assert frame.data == {"error": "try later", "code": "overloaded", "retry_after_s": 0.124}
         assert read(Encoder(2).error(ErrorCode.INTERNAL, "no")).data == {"error": "no", "code": "internal"}
 
     def test_details_never_hide_the_code(self) -> None:

@@ -1,0 +1,89 @@
+"""Starts the edge: `python -m services.edge [--config FILE]`. Wires, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from typing import Final
+
+from parley.edge.v1 import edge_pb2_grpc
+
+from services.common.clock import SystemClock
+from services.common.config import ConfigError, load_from_command_line
+from services.common.process import Stop, run, write_ready
+from services.common.rpc_client import open_channel
+from services.common.rpc_server import RpcServer
+from services.common.telemetry import Telemetry
+from services.edge.allocator import keep_large_blocks_apart
+from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
+from services.edge.config import EdgeConfig
+from services.edge.edge import Edge
+from services.edge.listener import server_context
+
+_ALLOW: Final = {"parley.edge.v1.EdgeAdminService": frozenset({"admin"})}
+
+_BOOT_ID_BYTES: Final = 8
+
+
+async def serve(config: EdgeConfig, stop: Stop) -> None:
+    """Builds the service, serves until `stop`, and takes it down in order."""
+    keep_large_blocks_apart()
+    boot_id = secrets.token_hex(_BOOT_ID_BYTES)
+    telemetry = Telemetry(config, "edge")
+    auth_channel = open_channel(config.auth_target, config=config, server="auth", idempotent_methods=AUTH_IDEMPOTENT)
+    rooms_channel = open_channel(
+        config.rooms_targets[0], config=config, server="rooms", idempotent_methods=ROOMS_IDEMPOTENT
+    )
+    rooms = GrpcRooms(rooms_channel, boot_id=boot_id, timeout_s=config.call_timeout_s)
+    edge = Edge(
+        config,
+        auth=GrpcAuth(
+            auth_channel,
+            edge_name=config.name,
+            boot_id=boot_id,
+            timeout_s=config.call_timeout_s,
+            login_timeout_s=config.login_call_timeout_s,
+        ),
+        rooms=rooms,
+        open_stream=rooms.open_stream,
+        context=_client_tls(config),
+        counters=telemetry.counters,
+        clock=SystemClock(),
+        boot_id=boot_id,
+    )
+    server = RpcServer(config, allow=_ALLOW)
+    edge_pb2_grpc.add_EdgeAdminServiceServicer_to_server(edge.servicer, server.grpc)
+    working = asyncio.create_task(edge.run(), name="edge")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        prometheus = telemetry.start()
+        await server.start()
+        port = edge.start()
+        write_ready(config, {"grpc": server.address, "prometheus": prometheus, "client_port": port})
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()  # raises: it ends by failing only
+        server.set_serving(False)
+        await edge.drain(config.stop_grace_s)
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.wait([stopping, working])
+        await edge.close()
+        await server.stop(0)
+        await rooms_channel.close()
+        await auth_channel.close()
+        await telemetry.shutdown()
+
+
+def _client_tls(config: EdgeConfig) -> ssl.SSLContext:
+    try:
+        return server_context(config.client_certificate, config.client_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError("client_certificate", f"cannot be used with client_key: {error}") from error
+
+
+if __name__ == "__main__":
+    _config = load_from_command_line(EdgeConfig, service="edge")
+    run(lambda stop: serve(_config, stop), service="edge", config=_config)

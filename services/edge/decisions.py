@@ -1,0 +1,109 @@
+"""Decisions: what a session wants done, as plain data.
+
+The session decides and touches nothing; the connection carries the decisions out. A `Text` is the one object that a
+message is from its frame to its reply: queue, publisher and reply all use it, so that a message costs one allocation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from services.common.wire.codes import ErrorCode
+from services.common.wire.envelope import RequestId
+from services.common.wire.requests import Request
+from services.edge.qos.classes import QosClass
+
+
+class User(msgspec.Struct, frozen=True):
+    """Who is logged in. `since` is Unix time."""
+
+    user_id: str
+    username: str
+    session_id: str
+    since: float
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A frame to this client, in answer to the request `re`."""
+
+    type: str
+    data: dict[str, Any]
+    re: RequestId | None = None
+    room_id: str | None = None
+    lane: QosClass = QosClass.HIGH
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """Answer a heartbeat: only the connection knows how far each room has been sent."""
+
+    re: RequestId | None
+
+
+class Command(msgspec.Struct):
+    """A request other than a text, to be queued and handled."""
+
+    request: Request
+    re: RequestId | None
+    qos_class: QosClass
+    received_at: float
+    connection: Any = None
+
+
+class Text(msgspec.Struct):
+    """A text message, to be queued and published; `key` is None where the client gave none."""
+
+    room_id: str
+    text: str
+    key: str | None
+    re: RequestId | None
+    qos_class: QosClass
+    user_id: str
+    username: str
+    received_at: float
+    connection: Any = None
+    # What the publisher notes.
+    number: int = 0
+    size: int = 0
+    is_written: bool = False
+
+
+class Close(msgspec.Struct, frozen=True):
+    """Say goodbye with `reason`, where there is one, and close the connection."""
+
+    reason: str | None = None
+
+
+Decision = Reply | Pulse | Command | Text | Close
+
+_OWN_RESPONSE = {
+    "register_request": "register_response",
+    "auth_request": "auth_response",
+    "resume": "auth_response",
+}
+"""Requests whose failures are not shown as `error`."""
+
+
+def failure(
+    request_type: str | None,
+    re: RequestId | None,
+    code: ErrorCode,
+    message: str,
+    *,
+    retry_after_s: float | None = None,
+    details: dict[str, Any] | None = None,
+    room_id: str | None = None,
+    lane: QosClass = QosClass.HIGH,
+) -> Reply:
+    """The reply that refuses a request, in the form that its type asks for."""
+    data: dict[str, Any] = {"error": message, "code": code.value}
+    if retry_after_s is not None:
+        data["retry_after_s"] = math.ceil(retry_after_s * 1000) / 1000  # never 0: who waits this long gets in
+    if details:
+        data.update(details)
+    response = _OWN_RESPONSE.get(request_type or "")
+    if response is not None:
+        return Reply(response, {"success": False, **data}, re, lane=lane)
+    return Reply("error", data, re, room_id, lane)

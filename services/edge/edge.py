@@ -1,0 +1,210 @@
+"""The edge as a whole: its parts put together over the ports, begun and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from services.common.clock import Clock
+from services.common.counters import Counters
+from services.common.logs import get_logger
+from services.common.tasks import TaskSet
+from services.common.wire import limits
+from services.edge.admission import Admission
+from services.edge.config import EdgeConfig
+from services.edge.connection import Connection
+from services.edge.core import Core
+from services.edge.decisions import User
+from services.edge.departures import Departures
+from services.edge.directory import Directory
+from services.edge.dispatch import Dispatcher
+from services.edge.feed import Feed, Stream
+from services.edge.handlers import Handlers
+from services.edge.leases import Leases
+from services.edge.listener import Listener
+from services.edge.ports import AuthBackend, RoomsBackend
+from services.edge.removals import Removals
+from services.edge.reporter import report
+from services.edge.servicer import EdgeAdminServicer
+from services.edge.session import Rules
+from services.edge.shared import Limits, Shared
+from services.edge.sweep import Sweep
+from services.edge.token_bucket import UserBuckets
+from services.edge.traffic import Traffic
+
+_SERVER: Final = "parley"
+
+_POLL_S: Final = 0.02
+"""Draining is watched this often: it happens once, and nothing else waits for it."""
+
+_TEXTS_PART: Final = 0.5
+_GOODBYE_PART: Final = 0.2
+_TELL_PART: Final = 0.2
+"""Parts of the time for draining: texts under way, clients that read their goodbye, and telling auth and rooms."""
+
+_REASONS: Final = frozenset({"revoked", "replaced"})
+
+_log = get_logger(__name__)
+
+
+class Edge:
+    """One edge. `run` serves until it is cancelled or a part of it fails; `drain` says goodbye first."""
+
+    def __init__(
+        self,
+        config: EdgeConfig,
+        *,
+        auth: AuthBackend,
+        rooms: RoomsBackend,
+        open_stream: Callable[[], Stream],
+        context: ssl.SSLContext,
+        counters: Counters,
+        clock: Clock,
+        boot_id: str,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._tasks = TaskSet()
+        self._directory: Directory[Connection] = Directory()
+        self._departures = Departures(auth, rooms, clock)
+        traffic = Traffic(counters)
+        number = itertools.count(1).__next__
+        handlers = Handlers(auth=auth, rooms=rooms, departures=self._departures, clock=clock)
+        self._core = Core(
+            config,
+            start_command=Dispatcher(handlers, self._tasks).start,
+            traffic=traffic,
+            number=number,
+            clock=clock,
+            boot_id=boot_id,
+        )
+        shared = self._share(traffic, number)
+        self._listener = Listener(
+            shared,
+            address=config.client_listen,
+            context=context,
+            handshake_s=config.handshake_timeout_s,
+            tasks=self._tasks,
+        )
+        self._feed = Feed(
+            edge_name=config.name,
+            boot_id=boot_id,
+            open_stream=open_stream,
+            bell=self._core.bell,
+            publisher=self._core.publisher,
+            hub=self._core.hub,
+            present=self._present,
+            on_removed=Removals(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock).removed,
+            clock=clock,
+        )
+        self._leases = Leases(
+            auth, session_ids=lambda: self._directory.session_ids, on_ended=self._end_session, clock=clock
+        )
+        self._sweep = Sweep(
+            directory=self._directory, publisher=self._core.publisher, buckets=shared.buckets, clock=clock
+        )
+        self.servicer = EdgeAdminServicer(directory=self._directory, pump=self._core.pump)
+        report(counters, admission=shared.admission, directory=self._directory, core=self._core)
+
+    def start(self) -> int:
+        """Listen for clients, and return the port. Raises OSError."""
+        return self._listener.start()
+
+    async def run(self) -> None:
+        """Work until cancelled; raises what a vital part failed with."""
+        async with asyncio.TaskGroup() as vital:
+            vital.create_task(self._feed.run(), name="feed")
+            vital.create_task(self._leases.run(), name="leases")
+            vital.create_task(self._departures.run(), name="departures")
+            vital.create_task(self._sweep.run(), name="sweep")
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing more, finish the texts that were accepted, say goodbye, and tell auth and rooms.
+
+        To be called while `run` still works; takes at most `grace_s`.
+        """
+        self._listener.close()
+        for connection in self._directory:
+            connection.stop_reading()
+        await self._within(
+            grace_s * _TEXTS_PART, lambda: not self._core.publisher and not self._core.pump.waiting_texts
+        )
+        spread_ms = int(self._config.drain_spread_s * 1_000)
+        for connection in self._directory:
+            connection.close("draining", reconnect_after_ms=random.randint(0, spread_ms))  # noqa: S311 - spreads load
+        await self._within(grace_s * _GOODBYE_PART, lambda: not self._directory.open_count)
+        await self._within(grace_s * _TELL_PART, lambda: self._departures.is_idle)
+
+    async def close(self) -> None:
+        """End everything at once."""
+        self._listener.close()
+        for connection in self._directory:
+            connection.abort()
+        await self._tasks.close()
+
+    async def _within(self, seconds: float, is_done: Callable[[], bool]) -> None:
+        until = self._clock.monotonic() + seconds
+        while not is_done() and self._clock.monotonic() < until:
+            await self._clock.sleep(_POLL_S)
+
+    def _share(self, traffic: Traffic, number: Callable[[], int]) -> Shared:
+        config = self._config
+        return Shared(
+            rules=_rules(config),
+            limits=Limits(
+                idle_s=config.idle_timeout_s,
+                login_s=config.login_timeout_s,
+                partial_frame_s=config.partial_frame_timeout_s,
+                stuck_s=config.stuck_timeout_s,
+                outbox_bytes_max=config.outbox_bytes_max,
+            ),
+            clock=self._clock,
+            hub=self._core.hub,
+            pump=self._core.pump,
+            flusher=self._core.flusher,
+            directory=self._directory,
+            admission=Admission(
+                connections_max=config.connections_max,
+                anonymous_per_address_max=config.anonymous_per_address_max,
+                is_busy=lambda connection: connection.is_signing_in,
+            ),
+            departures=self._departures,
+            buckets=UserBuckets(rate=config.text_rate, burst=config.text_burst),
+            traffic=traffic,
+            number=number,
+            call_soon=self._core.call_soon,
+        )
+
+    def _present(self) -> Iterable[tuple[User, Iterable[str]]]:
+        return [(user, connection.room_ids) for user, connection in self._directory.sessions()]
+
+    def _end_session(self, session_id: str, reason: str) -> None:
+        connection = self._directory.of_session(session_id)
+        if connection is not None:
+            _log.info("session ended by auth", connection_id=connection.id, reason=reason)
+            connection.close(reason if reason in _REASONS else "revoked")
+
+
+def _rules(config: EdgeConfig) -> Rules:
+    return Rules(
+        server_info={
+            "protocol": limits.PROTOCOL_VERSION,
+            "server": _SERVER,
+            "heartbeat_s": config.heartbeat_s,
+            "idle_timeout_s": config.idle_timeout_s,
+            "max_text_chars": limits.MAX_TEXT_CHARS,
+            "max_frame_bytes": limits.MAX_JSON_BYTES,
+            "chunk_bytes": limits.MAX_CHUNK_BYTES,
+            "file_window_bytes": config.file_window_bytes,
+            "max_file_bytes": config.max_file_bytes,
+        },
+        command_rate=config.command_rate,
+        command_burst=config.command_burst,
+        faults_per_minute=config.faulty_frames_per_minute,
+        held_max=config.held_frames_max,
+        texts_max=config.texts_per_connection_max,
+    )

@@ -1,0 +1,210 @@
+"""The listener: takes connections in, and counts, limits and times them before TLS has begun.
+
+asyncio's servers show a connection only after its handshake, so a thousand silent ones would be invisible. Here each
+is known from its first packet: it counts against its address, has 5 s for its handshake, and may be sent away for a
+newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import socket
+import ssl
+from pathlib import Path
+from typing import Final
+
+from services.common.clock import Clock
+from services.common.config import split_host_port
+from services.common.logs import get_logger
+from services.common.tasks import TaskSet
+from services.edge.admission import Admission, address_group
+from services.edge.connection import Connection
+from services.edge.shared import Shared
+
+ALPN: Final = "parley/2"
+
+_ACCEPTS_PER_TURN: Final = 64
+"""A storm of connections must not keep the loop from the clients that are here: a handshake is about 1 ms of CPU."""
+
+_BACKLOG: Final = 1_024
+
+_SHUTDOWN_S: Final = 3.0
+"""How long a closed connection may take to read what was written and to say goodbye itself."""
+
+_HANDSHAKE_S_MIN: Final = 0.1
+"""For whoever speaks in the last moment; the loop wants a time above 0."""
+
+_UNSENT_BYTES: Final = 131_072
+"""What the kernel may hold unsent for one connection; without this a slow reader takes megabytes there, in front of
+which nothing urgent can go."""
+
+_OUT_OF_FILES_PAUSE_S: Final = 0.5
+_REPORT_EVERY_S: Final = 10.0
+
+_log = get_logger(__name__)
+
+
+def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
+    """TLS as clients get it: version 1.3 only. Raises OSError or ssl.SSLError where the files cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificate, private_key)
+    context.set_alpn_protocols([ALPN])
+    context.num_tickets = 0  # nobody uses them, and each costs a signature's worth of bytes
+    return context
+
+
+async def _wait_for_bytes(accepted: socket.socket, deadline: float) -> None:
+    """Until the client speaks. Raises TimeoutError; closes the socket where it was not worth going on.
+
+    A TLS object takes 300 KiB from its first moment, 50 of them touched. Thousands of connections that never speak
+    would leave a heap in pieces; this way each costs a socket.
+    """
+    loop = asyncio.get_running_loop()
+    spoke: asyncio.Future[None] = loop.create_future()
+    # Until the reader is removed, each turn of the loop may report the same bytes.
+    loop.add_reader(accepted.fileno(), lambda: None if spoke.done() else spoke.set_result(None))
+    try:
+        async with asyncio.timeout_at(deadline):
+            await spoke
+    except BaseException:
+        loop.remove_reader(accepted.fileno())
+        accepted.close()
+        raise
+    loop.remove_reader(accepted.fileno())
+
+
+class Listener:
+    """Accepts on one address ("host:port"), until closed."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        address: str,
+        context: ssl.SSLContext,
+        handshake_s: float,
+        tasks: TaskSet,
+    ) -> None:
+        self._shared = shared
+        self._admission: Admission[Connection] = shared.admission
+        self._clock: Clock = shared.clock
+        self._address = address
+        self._context = context
+        self._handshake_s = handshake_s
+        self._tasks = tasks
+        self._numbers = itertools.count(1)
+        self._handshakes: dict[Connection, asyncio.Task[None]] = {}
+        self._socket: socket.socket | None = None
+        self._refused_count = 0
+        self._reported_at = float("-inf")
+
+    @property
+    def handshake_count(self) -> int:
+        """Connections whose handshake is under way."""
+        return len(self._handshakes)
+
+    def start(self) -> int:
+        """Listen; return the port. Raises OSError."""
+        host, port = split_host_port(self._address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listening.setblocking(False)
+        # Both are inherited by the accepted sockets.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        self._socket = listening
+        self._listen()
+        port = listening.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+    def close(self) -> None:
+        """Accept no more. Handshakes that are under way end without a connection. Idempotent."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        for task in self._handshakes.values():
+            task.cancel()
+
+    def _listen(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        assert self._socket is not None  # the reader was removed before it was closed
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                accepted, peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._pause(error)
+                return
+            accepted.setblocking(False)
+            self._admit(accepted, peer[0])
+
+    def _pause(self, error: OSError) -> None:
+        """The process is out of files or memory: what waits stays in the backlog for a moment."""
+        assert self._socket is not None
+        _log.error("cannot accept", reason=errno.errorcode.get(error.errno or 0, str(error)))
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket.fileno())
+        loop.call_later(_OUT_OF_FILES_PAUSE_S, self._listen)
+
+    def _admit(self, accepted: socket.socket, host: str) -> None:
+        connection = Connection(self._shared, connection_id=next(self._numbers), address=host)
+        victims = self._admission.arrive(connection, address_group(host))
+        if victims is None:
+            accepted.close()
+            self._count_refused()
+            return
+        for victim in victims:
+            self._count_refused()
+            handshake = self._handshakes.get(victim)
+            if handshake is not None:
+                handshake.cancel()
+            else:
+                victim.close("idle")
+        self._shared.traffic.accepted.add()
+        self._handshakes[connection] = self._tasks.spawn(self._shake_hands(connection, accepted), name="handshake")
+
+    async def _shake_hands(self, connection: Connection, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._handshake_s
+        try:
+            await _wait_for_bytes(accepted, deadline)
+            await loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=max(_HANDSHAKE_S_MIN, deadline - loop.time()),
+                ssl_shutdown_timeout=_SHUTDOWN_S,
+            )
+        except OSError:  # ssl.SSLError, time-outs and resets are OSErrors: not TLS, not 1.3, too slow, or gone
+            connection.abort()
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        finally:
+            del self._handshakes[connection]
+
+    def _count_refused(self) -> None:
+        self._shared.traffic.refused.add()
+        self._refused_count += 1
+        now = self._clock.monotonic()
+        if now - self._reported_at >= _REPORT_EVERY_S:
+            _log.warning(
+                "connections refused",
+                count=self._refused_count,
+                open=self._admission.count,
+                not_logged_in=self._admission.anonymous_count,
+            )
+            self._reported_at = now
+            self._refused_count = 0

@@ -1,0 +1,168 @@
+"""The publisher: every text between its queue and its answer, and the batches in which they go to rooms.
+
+A text stays in the table until rooms has said what became of it. The feed takes what has queued up as one batch
+whenever it can write. When the stream is lost, everything unresolved goes again, in the original order and with the
+keys it had, so that rooms can tell repetitions (a text without a key gets one of the edge's). After 10 s the client
+is told: `unavailable` where the text was never written to a stream, `unknown_outcome` where it was.
+
+At most a few batches are under way at a time. While rooms commits one, the next lies ready there; a third would gain
+nothing by leaving early, but by waiting it grows, and the cost is by the batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from parley.rooms.v1 import feed_pb2
+
+from services.common.wire.codes import ErrorCode
+from services.edge.decisions import Text
+
+_MESSAGES: Final = {
+    ErrorCode.NOT_A_MEMBER: "you are not a member of this room",
+    ErrorCode.NO_SUCH_ROOM: "there is no such room",
+    ErrorCode.CONFLICT: "this key was used for another text in this room",
+    ErrorCode.OVERLOADED: "the server has too much to do; try again in a moment",
+    ErrorCode.UNAVAILABLE: "the message could not be stored; try again",
+    ErrorCode.UNKNOWN_OUTCOME: "it is not known whether the message was stored; send it again with the same key",
+}
+_INTERNAL: Final = "something went wrong on the server"
+
+_BYTES_PER_CHAR_MAX: Final = 4
+
+
+def refusal_text(code: ErrorCode) -> str:
+    """What people are told about a text that was refused with this code."""
+    return _MESSAGES.get(code, _INTERNAL)
+
+
+class Publisher:
+    """The table of texts under way.
+
+    `wake_feed()` is called when `take` has something to give, `on_room()` when texts were resolved and `has_room` may
+    be true again. Each text's connection is told its outcome by `text_stored` or `text_refused`. Times are monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        boot_id: str,
+        texts_max: int,
+        bytes_max: int,
+        batches_max: int,
+        timeout_s: float,
+        wake_feed: Callable[[], object],
+        on_room: Callable[[], object],
+    ) -> None:
+        self._key_prefix = f"e{boot_id}-"
+        self._texts_max = texts_max
+        self._bytes_max = bytes_max
+        self._batches_max = batches_max
+        self._timeout_s = timeout_s
+        self._wake_feed = wake_feed
+        self._on_room = on_room
+        self._last_number = 0
+        self._pending: dict[int, Text] = {}
+        self._bytes = 0
+        self._unwritten: list[Text] = []
+        self._batch_ends: deque[int] = deque()  # the last number of each batch under way
+        self._is_connected = False
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another text may be submitted."""
+        return len(self._pending) < self._texts_max and self._bytes < self._bytes_max
+
+    def submit(self, text: Text, now: float) -> None:
+        """Take a text; its connection is told what became of it."""
+        if now - text.received_at >= self._timeout_s:  # it waited for room, and nobody expects it any more
+            self._refuse((text,), now)
+            return
+        self._last_number = text.number = self._last_number + 1
+        body = text.text
+        text.size = len(body) if body.isascii() else len(body) * _BYTES_PER_CHAR_MAX
+        self._bytes += text.size
+        self._pending[text.number] = text
+        if not self._unwritten:
+            self._wake_feed()
+        self._unwritten.append(text)
+
+    def connected(self) -> None:
+        """There is a stream, and it is new: everything unresolved is to be written to it."""
+        self._is_connected = True
+        self._batch_ends.clear()
+        self._unwritten = list(self._pending.values())
+
+    def disconnected(self) -> None:
+        """The stream is lost."""
+        self._is_connected = False
+
+    def take(self) -> list[feed_pb2.Publish]:
+        """The next batch, in order; empty where there is none or enough are under way. It counts as written."""
+        if not self._unwritten or not self._is_connected or len(self._batch_ends) >= self._batches_max:
+            return []
+        texts, self._unwritten = self._unwritten, []
+        batch = []
+        for text in texts:
+            text.is_written = True
+            batch.append(
+                feed_pb2.Publish(
+                    number=text.number,
+                    room_id=text.room_id,
+                    user_id=text.user_id,
+                    username=text.username,
+                    text=text.text,
+                    key="c" + text.key if text.key is not None else self._key_prefix + str(text.number),
+                )
+            )
+        self._batch_ends.append(texts[-1].number)
+        return batch
+
+    def resolve(self, results: Sequence[feed_pb2.PublishResult], now: float) -> None:
+        """Rooms has said what became of some texts. What was given up already is ignored."""
+        pending = self._pending
+        for result in results:
+            text = pending.pop(result.number, None)
+            if text is None:
+                continue
+            self._bytes -= text.size
+            if not result.error_code:
+                text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
+                continue
+            try:
+                code = ErrorCode(result.error_code)
+            except ValueError:  # a newer rooms may have codes that this edge does not know
+                code = ErrorCode.INTERNAL
+            text.connection.text_refused(text, code, refusal_text(code), result.retry_after_s or None, now)
+        self._settle()
+
+    def expire(self, now: float) -> int:
+        """Give up texts that have waited for too long; return how many."""
+        expired = [text for text in self._pending.values() if now - text.received_at >= self._timeout_s]
+        if not expired:
+            return 0
+        for text in expired:
+            del self._pending[text.number]
+            self._bytes -= text.size
+        self._unwritten = [text for text in self._unwritten if text.number in self._pending]
+        self._refuse(expired, now)
+        self._settle()
+        return len(expired)
+
+    def _refuse(self, texts: Iterable[Text], now: float) -> None:
+        for text in texts:
+            code = ErrorCode.UNKNOWN_OUTCOME if text.is_written else ErrorCode.UNAVAILABLE
+            text.connection.text_refused(text, code, refusal_text(code), None, now)
+
+    def _settle(self) -> None:
+        ends = self._batch_ends
+        while ends and ends[0] not in self._pending:
+            ends.popleft()
+        if self._unwritten and len(ends) < self._batches_max:
+            self._wake_feed()
+        self._on_room()

@@ -1,0 +1,138 @@
+"""The servicer: what operators see and change at an edge. gRPC in, domain out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from parley.edge.v1 import edge_pb2, edge_pb2_grpc
+
+from services.common.errors import ParleyError
+from services.common.identity import peer_identity
+from services.common.logs import get_logger
+from services.common.wire.codes import ErrorCode
+from services.edge.directory import Directory
+from services.edge.qos.classes import QosClass
+from services.edge.qos.pump import ClassUpdate, Pump
+from services.edge.qos.scheduler import ClassSnapshot
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from services.edge.connection import Connection
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+PAGE_SIZE_DEFAULT: Final = 100
+PAGE_SIZE_MAX: Final = 1_000
+
+_DIGITS_MAX: Final = 18
+"""What fits into 64 bits."""
+
+_MS_PER_S: Final = 1_000
+_LABELS: Final = {qos_class.label: qos_class for qos_class in QosClass}
+
+_log = get_logger(__name__)
+
+
+class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
+    """`parley.edge.v1.EdgeAdminService`."""
+
+    def __init__(self, *, directory: Directory[Connection], pump: Pump) -> None:
+        self._directory = directory
+        self._pump = pump
+
+    async def ListConnections(  # noqa: N802
+        self, request: edge_pb2.ListConnectionsRequest, _: Context
+    ) -> edge_pb2.ListConnectionsResponse:
+        """Lists the connections of this edge, oldest first."""
+        size = request.page_size or PAGE_SIZE_DEFAULT
+        if not 1 <= size <= PAGE_SIZE_MAX:
+            raise ParleyError(ErrorCode.BAD_REQUEST, f"page_size: 1 to {PAGE_SIZE_MAX}")
+        after = _number(request.page_token, "page_token") if request.page_token else 0
+        page = self._directory.page(after=after, size=size + 1)
+        return edge_pb2.ListConnectionsResponse(
+            connections=[_connection(connection) for connection in page[:size]],
+            next_page_token=str(page[size - 1].id) if len(page) > size else "",
+        )
+
+    async def Disconnect(  # noqa: N802
+        self, request: edge_pb2.DisconnectRequest, context: Context
+    ) -> edge_pb2.DisconnectResponse:
+        """Closes a connection with `goodbye` revoked."""
+        connection = self._directory.get(_number(request.connection_id, "connection_id"))
+        if connection is None:
+            raise ParleyError(ErrorCode.BAD_REQUEST, "connection_id: no such connection")
+        _log.info("connection closed by an operator", connection_id=connection.id, operator=str(peer_identity(context)))
+        connection.close("revoked")
+        return edge_pb2.DisconnectResponse()
+
+    async def GetQos(self, _: edge_pb2.GetQosRequest, __: Context) -> edge_pb2.GetQosResponse:  # noqa: N802
+        """Shows the scheduler: targets, shares, what waits and what was done."""
+        return edge_pb2.GetQosResponse(qos=self._qos())
+
+    async def UpdateQos(  # noqa: N802
+        self, request: edge_pb2.UpdateQosRequest, context: Context
+    ) -> edge_pb2.UpdateQosResponse:
+        """Changes class targets, shares and concurrency while running."""
+        updates = []
+        for change in request.classes:
+            if change.name not in _LABELS:
+                raise ParleyError(ErrorCode.BAD_REQUEST, f"name: one of {', '.join(_LABELS)}")
+            updates.append(
+                ClassUpdate(
+                    _LABELS[change.name],
+                    target_s=change.target_ms / _MS_PER_S if change.HasField("target_ms") else None,
+                    share=change.share if change.HasField("share") else None,
+                )
+            )
+        try:
+            self._pump.configure(concurrency=request.concurrency or None, updates=updates)
+        except ValueError as error:
+            raise ParleyError(ErrorCode.BAD_REQUEST, str(error)) from None
+        _log.info("quality of service changed", operator=str(peer_identity(context)))
+        return edge_pb2.UpdateQosResponse(qos=self._qos())
+
+    def _qos(self) -> edge_pb2.Qos:
+        return edge_pb2.Qos(
+            concurrency=self._pump.concurrency,
+            running=self._pump.running,
+            classes=[_class(snapshot) for snapshot in self._pump.snapshot()],
+        )
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
+        raise ParleyError(ErrorCode.BAD_REQUEST, f"{name}: not one that was given out")
+    return int(text)
+
+
+def _connection(connection: Connection) -> edge_pb2.Connection:
+    user = connection.user
+    return edge_pb2.Connection(
+        connection_id=str(connection.id),
+        address=connection.address,
+        user_id=user.user_id if user is not None else "",
+        username=user.username if user is not None else "",
+        protocol=connection.version,
+        client=connection.client,
+        connected_at_ms=int(connection.connected_at * _MS_PER_S),
+        received_bytes=connection.received_bytes,
+        sent_bytes=connection.sent_bytes,
+        waiting_bytes=connection.waiting_bytes,
+        room_count=len(connection.room_ids),
+    )
+
+
+def _class(snapshot: ClassSnapshot) -> edge_pb2.QosClass:
+    return edge_pb2.QosClass(
+        name=snapshot.qos_class.label,
+        target_ms=snapshot.target_s * _MS_PER_S,
+        share=snapshot.share,
+        waiting=snapshot.waiting,
+        oldest_waiting_ms=snapshot.oldest_s * _MS_PER_S,
+        accepted=snapshot.accepted,
+        refused=snapshot.refused,
+        started=snapshot.started,
+        wait_p50_ms=snapshot.wait_p50_s * _MS_PER_S,
+        wait_p99_ms=snapshot.wait_p99_s * _MS_PER_S,
+    )

@@ -1,0 +1,323 @@
+"""The session: what one client may do now, decided purely: frames in, decisions out.
+
+    FRESH ──first frame──> ANONYMOUS ──auth──> READY ──> CLOSED (from anywhere)
+                               ^───────logout────┘
+
+The first frame fixes the version: `hello` asks for 2, anything else is version 1. Requests that change what later
+frames mean (register, auth, logout, create, join, leave) are a *barrier*: later frames of the connection are held, in
+order, until the answer is there, so a client may pipeline hello, auth, join and texts. A logout or leave also waits
+for the texts before it. Heartbeats and broken frames are answered past a barrier.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from services.common.wire.codes import ErrorCode
+from services.common.wire.envelope import RequestId, WireError, parse
+from services.common.wire.events import iso_time
+from services.common.wire.frames import Chunk
+from services.common.wire.requests import (
+    Authenticate,
+    Heartbeat,
+    Hello,
+    Request,
+    Resume,
+    TextMessage,
+    parse_request,
+)
+from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
+from services.edge.qos.classes import QosClass, class_of
+from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, FILES, KNOWN
+from services.edge.token_bucket import TokenBucket
+
+_NORMAL: Final = QosClass.NORMAL
+_LOW: Final = QosClass.LOW
+
+_TEXTS_RETRY_S: Final = 0.2
+"""A guess: the time in which an edge under load answers what is under way."""
+
+_NOTHING: Final[list[Decision]] = []
+"""Returned, never changed, where a list for each text would be waste."""
+
+_BROKEN: Final = {
+    ErrorCode.BAD_FRAME: "this is not a frame of the protocol",
+    ErrorCode.FRAME_TOO_LARGE: "the frame is larger than the protocol allows",
+}
+
+_NO_ROOM: Final = "you are not in a room: join one first"
+
+
+class Phase(Enum):
+    """Where a session stands."""
+
+    FRESH = "fresh"
+    ANONYMOUS = "anonymous"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What is the same for all sessions of an edge. Rates are per second; 0 means no limit."""
+
+    server_info: dict[str, Any]
+    command_rate: float
+    command_burst: int
+    faults_per_minute: int
+    held_max: int  # frames behind a barrier; more of them wait in the socket
+    texts_max: int  # texts of one connection that may be under way
+
+
+class Session:
+    """One connection's session. Times are seconds of a monotonic clock."""
+
+    __slots__ = (
+        "_barrier",
+        "_bucket",
+        "_commands",
+        "_faults",
+        "_held",
+        "_rules",
+        "client",
+        "current_room",
+        "phase",
+        "texts_under_way",
+        "user",
+        "version",
+    )
+
+    def __init__(self, rules: Rules) -> None:
+        self.phase = Phase.FRESH
+        self.version = 0  # until the first frame
+        self.client = ""
+        self.user: User | None = None
+        self.current_room: str | None = None  # version 1
+        self.texts_under_way = 0
+        self._rules = rules
+        self._bucket: TokenBucket | None = None
+        self._barrier: Request | None = None  # under way, or waiting for texts
+        self._held: deque[tuple[Request, RequestId | None, int | None]] | None = None
+        self._commands: TokenBucket | None = None
+        self._faults: TokenBucket | None = None
+
+    # What the connection reports.
+
+    def receive(self, frame: bytes | Chunk, now: float) -> list[Decision]:
+        """Decide about a frame."""
+        if self.phase is Phase.CLOSED:
+            return []
+        if type(frame) is Chunk:
+            return self._receive_chunk(now)
+        try:
+            envelope = parse(frame)  # type: ignore[arg-type]  # it is bytes
+            request = parse_request(envelope)
+        except WireError as fault:
+            return self._refuse_frame(fault, now)
+        if type(request) is TextMessage and self._barrier is None and self.user is not None:
+            return [self._decide_text(request, envelope.id, envelope.priority, now)]
+        if self._barrier is not None and type(request) is not Heartbeat:
+            if self._held is None:
+                self._held = deque()
+            self._held.append((request, envelope.id, envelope.priority))
+            return []
+        return self._decide(request, envelope.id, envelope.priority, now)
+
+    def finish(self, now: float) -> list[Decision]:
+        """The request that was a barrier has been answered: decide about the frames behind it."""
+        self._barrier = None
+        return self._release(now)
+
+    def finish_text(self, now: float) -> list[Decision]:
+        """A text has been answered."""
+        self.texts_under_way -= 1
+        if self._barrier is None or self.texts_under_way:
+            return _NOTHING
+        if self._held and self._held[0][0] is self._barrier:  # it was waiting for the last text
+            request, re, priority = self._held.popleft()
+            return [_command(request, re, priority, now)]
+        return _NOTHING
+
+    def log_in(self, user: User, bucket: TokenBucket) -> None:
+        """The client is `user` from now on; `bucket` limits their texts."""
+        self.user = user
+        self.phase = Phase.READY
+        self._bucket = bucket
+
+    def log_out(self) -> None:
+        """The client is anonymous again."""
+        self.user = None
+        self.phase = Phase.ANONYMOUS
+        self.current_room = None
+        self._bucket = None
+
+    def enter(self, room_id: str) -> str | None:
+        """The client is in a room. Returns the room that it is not in any more: version 1 sits in one at a time."""
+        if self.version != 1:
+            return None
+        before, self.current_room = self.current_room, room_id
+        return before if before != room_id else None
+
+    def leave(self, room_id: str) -> None:
+        """The client is not in a room any more."""
+        if self.current_room == room_id:
+            self.current_room = None
+
+    def break_stream(self, code: ErrorCode) -> list[Decision]:
+        """The byte stream has lost its frame boundaries: nothing more can be understood."""
+        if self.version == 0:
+            self.version = 1
+        return [failure(None, None, code, _BROKEN[code]), Close()]
+
+    def close(self) -> None:
+        """Nothing is decided any more."""
+        self.phase = Phase.CLOSED
+        self.user = None
+        self._held = None
+        self._barrier = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is held that the connection should not be read for a while."""
+        return self._held is not None and len(self._held) >= self._rules.held_max
+
+    @property
+    def is_signing_in(self) -> bool:
+        """Whether a login is under way."""
+        return type(self._barrier) is Authenticate
+
+    def is_barrier(self, request: Request) -> bool:
+        """Whether `finish` is to be called when this request has been answered."""
+        return request is self._barrier
+
+    # What it decides.
+
+    def _decide(self, request: Request, re: RequestId | None, priority: int | None, now: float) -> list[Decision]:
+        kind = type(request)
+        if self.phase is Phase.FRESH:
+            self.phase = Phase.ANONYMOUS
+            self.version = 2 if kind is Hello else 1
+            if kind is Hello:
+                return [self._greet(request, re)]  # type: ignore[arg-type]
+        if kind is Hello:
+            return self._fault(_refusal(request, re, ErrorCode.BAD_REQUEST, "hello must be the first frame"), now)
+        if kind not in KNOWN[self.version]:
+            message = f"version {self.version} of the protocol has no {kind.type}"
+            return self._fault(_refusal(request, re, ErrorCode.UNKNOWN_TYPE, message), now)
+        if self.user is None and kind not in BEFORE_LOGIN:
+            return self._fault(_refusal(request, re, ErrorCode.NOT_AUTHENTICATED, "log in first"), now)
+        if kind is TextMessage:
+            return [self._decide_text(request, re, priority, now)]  # type: ignore[arg-type]
+        if (wait_s := self._take_command(now)) > 0:
+            message = "too many requests; wait a moment"
+            return [_refusal(request, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)]
+        if kind is Heartbeat:
+            return [Pulse(re)]
+        return self._decide_command(request, re, priority, now)
+
+    def _decide_command(
+        self, request: Request, re: RequestId | None, priority: int | None, now: float
+    ) -> list[Decision]:
+        kind = type(request)
+        if kind in FILES:
+            return [_refusal(request, re, ErrorCode.UNKNOWN_TYPE, "this server does not transfer files")]
+        if kind is Resume:
+            return [_refusal(request, re, ErrorCode.BAD_TOKEN, "this server does not resume sessions: log in")]
+        if kind is Authenticate and self.user is not None:
+            message = "you are logged in already, on this very connection"
+            since = {"since": iso_time(self.user.since)}
+            return [_refusal(request, re, ErrorCode.ALREADY_LOGGED_IN, message, details=since)]
+        if kind in CURRENT_ROOM and request.room_id is None:  # type: ignore[union-attr]
+            if self.version != 1:
+                return [_refusal(request, re, ErrorCode.BAD_REQUEST, "room_id: is required")]
+            if self.current_room is None:
+                return [_refusal(request, re, ErrorCode.NOT_A_MEMBER, _NO_ROOM)]
+            request = msgspec.structs.replace(request, room_id=self.current_room)
+        if kind in BARRIERS:
+            self._barrier = request
+            if kind in AFTER_TEXTS and self.texts_under_way:
+                self._held = deque([(request, re, priority), *(self._held or ())])
+                return []
+        return [_command(request, re, priority, now)]
+
+    def _decide_text(self, request: TextMessage, re: RequestId | None, priority: int | None, now: float) -> Decision:
+        user, bucket = self.user, self._bucket
+        assert user is not None  # only a logged-in client's texts come here
+        assert bucket is not None
+        room_id = request.room_id
+        if room_id is None:
+            if self.version != 1:
+                return _refusal(request, re, ErrorCode.BAD_REQUEST, "room_id: is required")
+            if self.current_room is None:
+                return _refusal(request, re, ErrorCode.NOT_A_MEMBER, _NO_ROOM)
+            room_id = self.current_room
+        if (wait_s := bucket.take(now)) > 0:
+            message = "you are sending faster than is allowed"
+            return _refusal(request, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)
+        if self.texts_under_way >= self._rules.texts_max:
+            message = "too many of your messages are under way"
+            return _refusal(request, re, ErrorCode.OVERLOADED, message, retry_after_s=_TEXTS_RETRY_S)
+        self.texts_under_way += 1
+        qos_class = _NORMAL if priority is None or priority >= _NORMAL else _LOW
+        return Text(room_id, request.text, request.key, re, qos_class, user.user_id, user.username, now)
+
+    def _release(self, now: float) -> list[Decision]:
+        """Decide about held frames until one of them is a barrier again."""
+        decisions: list[Decision] = []
+        while self._held and self._barrier is None:
+            request, re, priority = self._held.popleft()
+            decisions += self._decide(request, re, priority, now)
+        if not self._held:
+            self._held = None
+        return decisions
+
+    def _greet(self, request: Hello, re: RequestId | None) -> Reply:
+        self.client = request.client
+        return Reply("server_info", self._rules.server_info, re, lane=QosClass.HIGH)
+
+    def _receive_chunk(self, now: float) -> list[Decision]:
+        if self.phase is Phase.FRESH:
+            self.phase = Phase.ANONYMOUS
+            self.version = 1
+        if self.user is None:
+            return self._fault(failure(None, None, ErrorCode.NOT_AUTHENTICATED, "log in first"), now)
+        return self._fault(failure(None, None, ErrorCode.NO_SUCH_FILE, "no file transfer is under way"), now)
+
+    def _refuse_frame(self, fault: WireError, now: float) -> list[Decision]:
+        if self.phase is Phase.FRESH and fault.type != Hello.type:
+            self.phase = Phase.ANONYMOUS
+            self.version = 1
+        return self._fault(failure(fault.type, fault.re, fault.code, fault.message), now)
+
+    def _fault(self, reply: Reply, now: float) -> list[Decision]:
+        """Answer a faulty frame; too many of them end the connection."""
+        if self._faults is None:
+            per_minute = self._rules.faults_per_minute
+            self._faults = TokenBucket(rate=per_minute / 60, burst=per_minute)
+        if self._faults.take(now) > 0:
+            return [reply, Close("protocol_error")]
+        return [reply]
+
+    def _take_command(self, now: float) -> float:
+        if self._commands is None:
+            self._commands = TokenBucket(rate=self._rules.command_rate, burst=self._rules.command_burst)
+        return self._commands.take(now)
+
+
+def _command(request: Request, re: RequestId | None, priority: int | None, now: float) -> Command:
+    return Command(request, re, class_of(request.type, wish=priority), now)
+
+
+def _refusal(
+    request: Request,
+    re: RequestId | None,
+    code: ErrorCode,
+    message: str,
+    *,
+    retry_after_s: float | None = None,
+    details: dict[str, Any] | None = None,
+) -> Reply:
+    return failure(request.type, re, code, message, retry_after_s=retry_after_s, details=details)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from services.common.clock import FakeClock
+from services.common.counters import Histogram
+from services.common.wire.requests import Authenticate, History, JoinRoom, Logout, Request
+from services.edge.decisions import Command, Text
+from services.edge.qos.classes import ClassSettings, QosClass
+from services.edge.qos.pump import ClassUpdate, Pump
+
+SETTINGS = {
+    QosClass.CRITICAL: ClassSettings(target_s=0.0, share=50),
+    QosClass.HIGH: ClassSettings(target_s=0.05, share=50),
+    QosClass.NORMAL: ClassSettings(target_s=0.2, share=50),
+    QosClass.LOW: ClassSettings(target_s=1.0, share=50),
+}
+
+
+@dataclass
+class Connection:
+    id: int = 1
+
+
+@dataclass
+class Sink:
+    room: int = 1_000
+    texts: list[str] = field(default_factory=list)
+
+    @property
+    def has_room(self) -> bool:
+        return self.room > 0
+
+    def submit(self, text: Text, now: float) -> None:
+        self.room -= 1
+        self.texts.append(text.text)
+
+
+class World:
+    def __init__(self, concurrency: int = 8) -> None:
+        self.clock = FakeClock()
+        self.sink = Sink()
+        self.running: list[tuple[Command, Callable[[], None]]] = []
+        self.turns: list[Callable[[], None]] = []
+        self.waits = {qos_class: Histogram((0.5,)) for qos_class in QosClass}
+        self.pump = Pump(
+            SETTINGS,
+            concurrency=concurrency,
+            texts=self.sink,
+            start_command=lambda command, done: self.running.append((command, done)),
+            call_soon=self.turns.append,
+            clock=self.clock,
+            waits=self.waits,
+        )
+
+    def turn(self) -> None:
+        turns, self.turns[:] = list(self.turns), []
+        for one in turns:
+            one()
+
+    def text(self, text: str, *, connection: int = 1, qos_class: QosClass = QosClass.NORMAL) -> float | None:
+        item = Text("room", text, None, None, qos_class, "u", "amy", 0.0, Connection(connection))
+        return self.pump.offer_text(item, self.clock.monotonic())
+
+    def command(self, request: Request, qos_class: QosClass = QosClass.HIGH, *, connection: int = 1) -> float | None:
+        item = Command(request, None, qos_class, 0.0, Connection(connection))
+        return self.pump.offer_command(item, self.clock.monotonic())
+
+    @property
+    def started(self) -> list[str]:
+        return [command.request.type for command, _ in self.running]
+
+    def end_all(self) -> None:
+        ended, self.running[:] = list(self.running), []
+        for _, done in ended:
+            done()
+
+
+LOGIN = Authenticate("amy", "secret")
+JOIN = JoinRoom("lobby")
+
+
+def test_a_turn_is_ordered_before_anything_starts() -> None:
+    world = World()
+    world.text("t1")
+    world.text("low", connection=2, qos_class=QosClass.LOW)
+    world.text("t2", connection=3)
+    world.command(JOIN)
+    assert (world.sink.texts, world.started) == ([], [])
+    assert len(world.turns) == 1
+    world.turn()
+    assert world.sink.texts == ["t1", "t2", "low"]
+    assert world.started == ["join_room"]
+
+
+def test_texts_wait_for_room_and_commands_do_not_wait_for_texts() -> None:
+    world = World()
+    world.sink.room = 1
+    for number in range(5):
+        world.text(f"t{number}")
+    world.command(Logout(), QosClass.CRITICAL)
+    world.turn()
+    assert world.sink.texts == ["t0"]
+    assert world.started == ["logout"]
+    assert world.pump.waiting_texts == 4
+    assert world.pump.waiting(QosClass.NORMAL) == 4
+    world.sink.room = 2
+    world.pump.kick()
+    world.turn()
+    assert world.sink.texts == ["t0", "t1", "t2"]
+
+
+def test_logins_pages_and_commands_have_bounds_of_their_own() -> None:
+    world = World(concurrency=8)
+    for number in range(9):
+        world.command(LOGIN, QosClass.CRITICAL, connection=number)
+        world.command(History("room"), QosClass.LOW, connection=number)
+    world.turn()
+    assert sorted(world.started) == ["auth_request"] * 2 + ["history"] * 2
+    for number in range(9):
+        world.command(JOIN, connection=number)
+    world.turn()
+    assert world.started.count("join_room") == 4
+    assert world.pump.running == 8
+    world.end_all()
+    world.turn()
+    assert sorted(world.started) == ["auth_request"] * 2 + ["history"] * 2 + ["join_room"] * 4
+
+
+def test_a_full_share_refuses_with_a_time() -> None:
+    world = World()
+    world.sink.room = 0
+    answers = [world.text(f"t{number}", connection=number) for number in range(51)]
+    assert answers[:50] == [None] * 50
+    assert answers[50] is not None
+    assert answers[50] > 0
+
+
+def test_a_command_wished_low_waits_among_the_low() -> None:
+    world = World(concurrency=4)
+    for number in range(3):
+        world.command(JOIN, QosClass.LOW, connection=number)
+    world.turn()
+    assert world.started == ["join_room"]
+
+
+def test_a_connection_that_goes_takes_its_commands_but_not_its_texts() -> None:
+    world = World()
+    world.sink.room = 0
+    world.text("accepted")
+    world.command(JOIN)
+    world.command(JOIN, connection=2)
+    world.pump.discard(1)
+    world.sink.room = 1
+    world.turn()
+    assert [command.connection.id for command, _ in world.running] == [2]
+    assert world.sink.texts == ["accepted"]
+
+
+def test_waiting_times_are_observed() -> None:
+    world = World()
+    world.text("a")
+    world.command(JOIN)
+    world.clock.advance(2)
+    world.turn()
+    assert world.waits[QosClass.NORMAL].sum == 2
+    assert world.waits[QosClass.HIGH].count == 1
+
+
+def test_it_can_be_looked_at_and_changed_while_running() -> None:
+    world = World(concurrency=4)
+    for number in range(6):
+        world.command(JOIN, connection=number)
+    world.turn()
+    world.clock.advance(1)
+    high = world.pump.snapshot()[1]
+    assert (high.qos_class, high.waiting, high.accepted, high.started, high.oldest_s) == (QosClass.HIGH, 4, 6, 2, 1.0)
+    world.pump.configure(concurrency=12, updates=[ClassUpdate(QosClass.NORMAL, target_s=0.5, share=1)])
+    world.turn()
+    assert len(world.running) == 6
+    world.sink.room = 0
+    assert world.text("a", connection=1) is None
+    assert world.text("b", connection=2) is not None
+    normal = world.pump.snapshot()[2]
+    assert (normal.target_s, normal.share, normal.refused) == (0.5, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "update"),
+    [(3, []), (1_001, []), (8, [ClassUpdate(QosClass.LOW, share=0)]), (8, [ClassUpdate(QosClass.LOW, target_s=-1)])],
+)
+def test_what_makes_no_sense_changes_nothing(concurrency: int, update: list[ClassUpdate]) -> None:
+    world = World(concurrency=4)
+    good = ClassUpdate(QosClass.HIGH, share=7)
+    with pytest.raises(ValueError, match=r"concurrency|share|target_s"):
+        world.pump.configure(concurrency=concurrency, updates=[good, *update])
+    assert world.pump.concurrency == 4
+    assert world.pump.snapshot()[1].share == 50

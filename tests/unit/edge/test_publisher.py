@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from parley.rooms.v1 import feed_pb2
+
+from services.common.clock import FakeClock
+from services.common.wire.codes import ErrorCode
+from services.edge.decisions import Text
+from services.edge.publisher import Publisher, refusal_text
+from services.edge.qos.classes import QosClass
+
+
+class Connection:
+    """What became of a connection's texts."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[str, int, bool]] = []
+        self.refused: list[tuple[str, str, float | None]] = []
+
+    def text_stored(self, text: Text, epoch: str, seq: int, ts: int, duplicate: bool, now: float) -> None:
+        assert (epoch, ts) == ("e001", 1_800)
+        self.stored.append((text.text, seq, duplicate))
+
+    def text_refused(self, text: Text, code: ErrorCode, message: str, retry_after_s: float | None, now: float) -> None:
+        assert message
+        self.refused.append((text.text, code.value, retry_after_s))
+
+
+class World:
+    def __init__(self, **changes: Any) -> None:
+        self.clock = FakeClock()
+        self.connection = Connection()
+        self.wakes = 0
+        self.kicks = 0
+        limits = {"texts_max": 100, "bytes_max": 1_000, "batches_max": 2, "timeout_s": 10.0, **changes}
+        self.publisher = Publisher(boot_id="b007", wake_feed=self._wake, on_room=self._kick, **limits)
+        self.publisher.connected()
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def _kick(self) -> None:
+        self.kicks += 1
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def submit(self, *texts: str, key: str | None = None) -> None:
+        for text in texts:
+            self.publisher.submit(
+                Text("room0001", text, key, None, QosClass.NORMAL, "u1", "amy", self.now, self.connection), self.now
+            )
+
+    def stored(self, *numbers: int) -> None:
+        results = [
+            feed_pb2.PublishResult(number=number, epoch="e001", seq=number * 10, sent_at_ms=1_800) for number in numbers
+        ]
+        self.publisher.resolve(results, self.now)
+
+    def expire_after(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.publisher.expire(self.now)
+
+
+def texts(batch: list[feed_pb2.Publish]) -> list[str]:
+    return [publish.text for publish in batch]
+
+
+def test_what_has_queued_up_is_one_batch() -> None:
+    world = World()
+    world.submit("a", "b", "c")
+    assert world.wakes == 1
+    batch = world.publisher.take()
+    assert [(one.number, one.text) for one in batch] == [(1, "a"), (2, "b"), (3, "c")]
+    assert (batch[0].room_id, batch[0].user_id, batch[0].username) == ("room0001", "u1", "amy")
+    assert world.publisher.take() == []
+    world.stored(1, 2, 3)
+    assert world.connection.stored == [("a", 10, False), ("b", 20, False), ("c", 30, False)]
+    assert len(world.publisher) == 0
+    assert world.kicks
+
+
+def test_keys_of_clients_and_of_the_edge_cannot_meet() -> None:
+    world = World()
+    world.submit("a", key="eb007-2")
+    world.submit("b")
+    assert [one.key for one in world.publisher.take()] == ["ceb007-2", "eb007-2"]
+
+
+def test_only_so_many_batches_are_under_way() -> None:
+    world = World()
+    for number in range(5):
+        world.submit(f"t{number}")
+        world.publisher.take()
+    assert world.publisher.take() == []
+    world.stored(1)
+    assert texts(world.publisher.take()) == ["t2", "t3", "t4"]
+
+
+def test_a_batch_ends_with_its_last_text() -> None:
+    world = World()
+    world.submit("a", "b")
+    world.publisher.take()
+    world.submit("c")
+    world.publisher.take()
+    world.submit("d")
+    wakes = world.wakes
+    world.stored(1)
+    assert world.publisher.take() == []
+    assert world.wakes == wakes
+    world.stored(2)
+    assert world.wakes == wakes + 1
+    assert texts(world.publisher.take()) == ["d"]
+
+
+def test_refusals_and_repetitions_are_passed_on() -> None:
+    world = World()
+    world.submit("a", "b", "c", "d")
+    world.publisher.take()
+    result = feed_pb2.PublishResult
+    world.publisher.resolve(
+        [
+            result(number=1, error_code="not_a_member"),
+            result(number=2, error_code="overloaded", retry_after_s=1.5),
+            result(number=3, error_code="something new"),
+            result(number=4, epoch="e001", seq=7, sent_at_ms=1_800, duplicate=True),
+            result(number=99, epoch="e001", seq=8, sent_at_ms=1_800),
+        ],
+        world.now,
+    )
+    assert world.connection.refused == [
+        ("a", "not_a_member", None),
+        ("b", "overloaded", 1.5),
+        ("c", "internal", None),
+    ]
+    assert world.connection.stored == [("d", 7, True)]
+
+
+def test_a_new_stream_gets_everything_unresolved_in_order_with_its_keys() -> None:
+    world = World()
+    world.submit("a", "b")
+    first = world.publisher.take()
+    world.submit("c")
+    world.stored(1)
+    world.publisher.disconnected()
+    assert world.publisher.take() == []
+    world.submit("d")
+    world.publisher.connected()
+    again = world.publisher.take()
+    assert [(one.number, one.text) for one in again] == [(2, "b"), (3, "c"), (4, "d")]
+    assert again[0].key == first[1].key
+    world.stored(2, 3, 4)
+    assert [text for text, _, _ in world.connection.stored] == ["a", "b", "c", "d"]
+
+
+def test_what_was_written_and_not_answered_has_an_unknown_outcome() -> None:
+    world = World()
+    world.submit("written")
+    world.publisher.take()
+    world.publisher.disconnected()
+    world.submit("never written")
+    world.expire_after(9.9)
+    assert world.connection.refused == []
+    world.expire_after(0.1)
+    assert world.connection.refused == [
+        ("written", "unknown_outcome", None),
+        ("never written", "unavailable", None),
+    ]
+    world.publisher.connected()
+    assert world.publisher.take() == []
+    world.stored(1)  # too late: it was answered
+    assert world.connection.stored == []
+
+
+def test_what_was_written_once_stays_written_though_its_second_stream_took_nothing() -> None:
+    world = World()
+    world.submit("a")
+    world.publisher.take()
+    world.publisher.disconnected()
+    world.publisher.connected()
+    world.expire_after(10)
+    assert world.connection.refused == [("a", "unknown_outcome", None)]
+
+
+def test_what_is_given_up_makes_way_for_the_next_batch() -> None:
+    world = World(batches_max=1)
+    world.submit("a")
+    world.publisher.take()
+    world.clock.advance(5)
+    world.submit("b")
+    assert world.publisher.take() == []
+    world.expire_after(5)
+    assert texts(world.publisher.take()) == ["b"]
+
+
+def test_the_window_is_bounded_in_texts_and_in_bytes() -> None:
+    world = World(texts_max=3)
+    world.submit("a", "b")
+    assert world.publisher.has_room
+    world.submit("c")
+    assert not world.publisher.has_room
+    world.publisher.take()
+    world.stored(1)
+    assert world.publisher.has_room
+
+    world = World(bytes_max=100)
+    world.submit("\N{GRINNING FACE}" * 25)
+    assert not world.publisher.has_room
+    world.publisher.disconnected()
+    world.expire_after(10)
+    assert world.publisher.has_room
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_refusal_has_words(code: ErrorCode) -> None:
+    assert refusal_text(code)
+
+
+def test_what_waited_too_long_for_room_is_not_sent_at_all() -> None:
+    world = World()
+    text = Text("room0001", "late", None, None, QosClass.NORMAL, "u1", "amy", 0.0, world.connection)
+    world.clock.advance(10)
+    world.publisher.submit(text, world.now)
+    assert world.connection.refused == [("late", "unavailable", None)]
+    assert world.publisher.take() == []
+    assert len(world.publisher) == 0

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from parley.edge.v1 import edge_pb2
+
+from services.common.clock import FakeClock
+from services.common.counters import Histogram
+from services.common.errors import ParleyError
+from services.common.wire.requests import JoinRoom
+from services.edge.decisions import Command, User
+from services.edge.directory import Directory
+from services.edge.qos.classes import DEFAULT_SETTINGS, QosClass
+from services.edge.qos.pump import Pump
+from services.edge.servicer import EdgeAdminServicer
+
+
+@dataclass(eq=False)
+class Connection:
+    id: int
+    user: User | None = None
+    address: str = "192.0.2.1"
+    version: int = 2
+    client: str = "test/1"
+    connected_at: float = 1_800_000_000.5
+    received_bytes: int = 10
+    sent_bytes: int = 20
+    waiting_bytes: int = 30
+    room_ids: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    def close(self, reason: str) -> None:
+        self.closed.append(reason)
+
+
+class Context:
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"peer_spiffe_id": [b"spiffe://parley/admin/eve"]}
+
+
+CONTEXT = cast("Any", Context())
+
+
+class World:
+    def __init__(self) -> None:
+        self.directory: Directory[Any] = Directory()
+        self.pump = Pump(
+            DEFAULT_SETTINGS,
+            concurrency=64,
+            texts=cast("Any", None),
+            start_command=lambda _, __: None,
+            call_soon=lambda _: None,
+            clock=FakeClock(),
+            waits={qos_class: Histogram((1.0,)) for qos_class in QosClass},
+        )
+        self.servicer = EdgeAdminServicer(directory=self.directory, pump=self.pump)
+
+
+async def test_connections_are_listed_in_pages() -> None:
+    world = World()
+    world.directory.add(Connection(1, User("u1", "amy", "s1", 0.0), room_ids=["a", "b"]))
+    for number in range(2, 6):
+        world.directory.add(Connection(number, version=0))
+    page = await world.servicer.ListConnections(edge_pb2.ListConnectionsRequest(page_size=2), CONTEXT)
+    assert [one.connection_id for one in page.connections] == ["1", "2"]
+    first = page.connections[0]
+    assert (first.user_id, first.username, first.protocol, first.room_count) == ("u1", "amy", 2, 2)
+    assert (first.address, first.client, first.connected_at_ms) == ("192.0.2.1", "test/1", 1_800_000_000_500)
+    assert (first.received_bytes, first.sent_bytes, first.waiting_bytes) == (10, 20, 30)
+    assert page.connections[1].username == ""
+    request = edge_pb2.ListConnectionsRequest(page_size=3, page_token=page.next_page_token)
+    page = await world.servicer.ListConnections(request, CONTEXT)
+    assert [one.connection_id for one in page.connections] == ["3", "4", "5"]
+    assert page.next_page_token == ""
+
+
+async def test_a_connection_is_closed() -> None:
+    world = World()
+    connection = Connection(7)
+    world.directory.add(connection)
+    await world.servicer.Disconnect(edge_pb2.DisconnectRequest(connection_id="7"), CONTEXT)
+    assert connection.closed == ["revoked"]
+
+
+@pytest.mark.parametrize("connection_id", ["", "8", "-1", "x", "9" * 30, "٣"])
+async def test_there_is_no_such_connection(connection_id: str) -> None:
+    with pytest.raises(ParleyError, match="bad_request: connection_id"):
+        await World().servicer.Disconnect(edge_pb2.DisconnectRequest(connection_id=connection_id), CONTEXT)
+
+
+@pytest.mark.parametrize("request_", [{"page_size": 1_001}, {"page_size": -1}, {"page_token": "x"}])
+async def test_bad_pages_are_refused(request_: dict[str, Any]) -> None:
+    with pytest.raises(ParleyError, match="bad_request"):
+        await World().servicer.ListConnections(edge_pb2.ListConnectionsRequest(**request_), CONTEXT)
+
+
+async def test_the_scheduler_is_shown_and_changed() -> None:
+    world = World()
+    command = Command(JoinRoom("lobby"), None, QosClass.HIGH, 0.0, Connection(1))
+    world.pump.offer_command(command, 0.0)
+    response = await world.servicer.GetQos(edge_pb2.GetQosRequest(), CONTEXT)
+    assert response.qos.concurrency == 64
+    assert [one.name for one in response.qos.classes] == ["critical", "high", "normal", "low"]
+    assert (response.qos.classes[1].waiting, response.qos.classes[1].target_ms) == (1, 50)
+    update = edge_pb2.UpdateQosRequest(
+        concurrency=16, classes=[edge_pb2.QosClassUpdate(name="low", target_ms=500, share=9)]
+    )
+    changed = (await world.servicer.UpdateQos(update, CONTEXT)).qos
+    assert changed.concurrency == 16
+    assert (changed.classes[3].target_ms, changed.classes[3].share) == (500, 9)
+    assert changed.classes[2] == response.qos.classes[2]
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        edge_pb2.UpdateQosRequest(concurrency=1),
+        edge_pb2.UpdateQosRequest(concurrency=-1),
+        edge_pb2.UpdateQosRequest(classes=[edge_pb2.QosClassUpdate(name="urgent")]),
+        edge_pb2.UpdateQosRequest(classes=[edge_pb2.QosClassUpdate(name="low", share=0)]),
+        edge_pb2.UpdateQosRequest(classes=[edge_pb2.QosClassUpdate(name="low", target_ms=-1)]),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(update: edge_pb2.UpdateQosRequest) -> None:
+    with pytest.raises(ParleyError, match="bad_request"):
+        await World().servicer.UpdateQos(update, CONTEXT)
