@@ -23,11 +23,16 @@ from services.rooms.store import find_room_of_member
 from services.rooms.tables import contents, files, members, rooms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
     from services.rooms.files.rules import FileLimits, Offer
+
+    # Says that a content, by its hash, is being removed; False where that must not be.
+    BeginRemoval = Callable[[Connection, str], bool]
+    # Which of these ids or hashes the database knows.
+    WhichKnown = Callable[[Connection, Sequence[str]], set[str]]
 
 OPEN: Final = "open"
 WHOLE: Final = "whole"

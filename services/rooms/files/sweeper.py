@@ -13,14 +13,13 @@ from services.common.logs import get_logger
 from services.rooms.files import rules, store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sqlalchemy import Connection
+    from collections.abc import Sequence
 
     from services.common.clock import Clock
     from services.common.db import Database
     from services.rooms.files.contents import ContentStore
     from services.rooms.files.rules import FileLimits
+    from services.rooms.files.store import WhichKnown
     from services.rooms.files.uploads import Uploads
 
 SWEEP_INTERVAL_S: Final = 60.0
@@ -114,7 +113,7 @@ class Sweeper:
                 await self._uploads.collect_orphan(sha256)
                 _log.warning("orphan removed", sha256=sha256)
 
-    async def _unknown(self, found: Sequence[str], known: Callable[[Connection, Sequence[str]], set[str]]) -> list[str]:
+    async def _unknown(self, found: Sequence[str], known: WhichKnown) -> list[str]:
         if not found:
             return []
         known_ones = await self._database.read(lambda c: known(c, found))

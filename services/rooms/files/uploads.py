@@ -26,15 +26,13 @@ from services.rooms.files.upload import Upload
 from services.rooms.messages import Outcome, Publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sqlalchemy import Connection
+    from collections.abc import Sequence
 
     from services.common.clock import Clock
     from services.common.db import Database
     from services.rooms.counts import FileCounts
     from services.rooms.files.contents import ContentStore, Part
-    from services.rooms.files.store import FileRecord
+    from services.rooms.files.store import BeginRemoval, FileRecord
     from services.rooms.log import MessageLog
     from services.rooms.messages import File
 
@@ -202,7 +200,7 @@ class Uploads:
         """Removes a content that the database does not know."""
         await self._remove(sha256, store.begin_orphan_removal)
 
-    async def _remove(self, sha256: str, begin: Callable[[Connection, str], bool]) -> None:
+    async def _remove(self, sha256: str, begin: BeginRemoval) -> None:
         if sha256 in self._removing:  # a second removal could hit what has come back behind the first
             return
         self._removing.add(sha256)
