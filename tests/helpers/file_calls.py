@@ -75,6 +75,9 @@ class Uploading:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.acknowledged = 0
+        self.size = -1
+        self.everything = asyncio.Event()
+        """Set when the last byte is acknowledged, where `size` was told."""
         self.done: files_pb2.UploadDone | None = None
 
     async def read(self) -> files_pb2.UploadResponse:
@@ -84,6 +87,8 @@ class Uploading:
                 raise AssertionError(f"ended with {await self.call.code()}")
         assert response.offset >= self.acknowledged
         self.acknowledged = response.offset
+        if response.offset == self.size:
+            self.everything.set()
         return response
 
     async def piece(self, offset: int, data: bytes, *, last: bool = False) -> None:

@@ -37,8 +37,6 @@ THREADS: Final = 4
 
 _HASH_BLOCK_BYTES: Final = 1024 * 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# Buffers in one writev; the system takes at most 1,024.
-_BUFFERS_MAX: Final = 512
 _log = get_logger(__name__)
 
 
@@ -144,12 +142,10 @@ class LocalPart:
             if self.offset != expected:
                 raise OSError(errno.EIO, "the file has changed while it was closed")
             total = 0
-            for start in range(0, len(pieces), _BUFFERS_MAX):
-                some = pieces[start : start + _BUFFERS_MAX]
-                _write(self._handle, some)
-                for piece in some:
-                    self._hash.update(piece)
-                    total += len(piece)
+            for piece in pieces:  # each is hashed while the processor still has it from writing
+                _write(self._handle, piece)
+                self._hash.update(piece)
+                total += len(piece)
             os.fdatasync(self._handle)
         return self.offset + total
 
@@ -254,12 +250,11 @@ class LocalContents:
         return self._contents / sha256[:2] / sha256
 
 
-def _write(handle: int, pieces: Sequence[bytes]) -> None:
+def _write(handle: int, piece: bytes) -> None:
     """Writes all of it; a disk that fills up takes a part first and fails with the rest."""
-    total = sum(map(len, pieces))
-    written = os.writev(handle, pieces)
-    if written < total:
-        rest = memoryview(b"".join(pieces))[written:]
+    written = os.write(handle, piece)
+    if written < len(piece):
+        rest = memoryview(piece)[written:]
         while rest:
             rest = rest[os.write(handle, rest) :]
 

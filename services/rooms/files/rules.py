@@ -72,6 +72,7 @@ class Usage:
 
     count: int
     size: int
+    unfinished_count: int = 0
 
 
 def check_offer(offer: Offer, limits: FileLimits) -> None:
@@ -92,14 +93,18 @@ def check_offer(offer: Offer, limits: FileLimits) -> None:
         raise ParleyError(ErrorCode.TOO_LARGE, f"a file has at most {limits.file_bytes_max} bytes")
 
 
-def check_quotas(offer: Offer, limits: FileLimits, *, unfinished: int, user: Usage, room: Usage) -> None:
-    """Raises ParleyError quota_exceeded where there is no room for one more file; the counts are those without it."""
-    if unfinished >= limits.unfinished_max:
-        raise _no_room(f"you have {unfinished} unfinished files: finish or cancel one")
+def check_user_quota(offer: Offer, limits: FileLimits, user: Usage) -> None:
+    """Raises ParleyError quota_exceeded where the person may not have one more file; `user` is what they have."""
+    if user.unfinished_count >= limits.unfinished_max:
+        raise _no_room(f"you have {user.unfinished_count} unfinished files: finish or cancel one")
     if user.count >= limits.user_files_max:
         raise _no_room(f"one person may have {limits.user_files_max} files")
     if user.size + offer.size > limits.user_bytes_max:
         raise _no_room(f"the files of one person may have {limits.user_bytes_max} bytes")
+
+
+def check_room_quota(offer: Offer, limits: FileLimits, room: Usage) -> None:
+    """Raises ParleyError quota_exceeded where there may be no more files in the room; `room` is what it has."""
     if room.count >= limits.room_files_max:
         raise _no_room(f"one room may have {limits.room_files_max} files")
     if room.size + offer.size > limits.room_bytes_max:

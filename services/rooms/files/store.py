@@ -181,17 +181,16 @@ def _find_unfinished(connection: Connection, sender: Sender, number: int, offer:
 
 
 def _check_quotas(connection: Connection, sender: Sender, number: int, offer: Offer, limits: FileLimits) -> None:
-    mine = files.c.user_id == sender.user_id
-    unfinished = _usage(connection, and_(mine, files.c.state.in_(_UNFINISHED)))
-    user = _usage(connection, and_(mine, files.c.state.in_(_COUNTED)))
-    room = _usage(connection, and_(files.c.room_number == number, files.c.state.in_(_COUNTED)))
-    rules.check_quotas(offer, limits, unfinished=unfinished.count, user=user, room=room)
+    user = _usage(connection, files.c.user_id == sender.user_id)
+    rules.check_user_quota(offer, limits, user)
+    rules.check_room_quota(offer, limits, _usage(connection, files.c.room_number == number))
 
 
 def _usage(connection: Connection, which: ColumnElement[bool]) -> Usage:
-    query = select(func.count(), func.coalesce(func.sum(files.c.size), 0)).where(which)
-    count, size = connection.execute(query).one()
-    return Usage(count, size)
+    query = select(
+        func.count(), func.coalesce(func.sum(files.c.size), 0), func.count().filter(files.c.state != POSTED)
+    ).where(which, files.c.state.in_(_COUNTED))
+    return Usage(*connection.execute(query).one())
 
 
 def _may_know(connection: Connection, user_id: str, offer: Offer) -> bool:
