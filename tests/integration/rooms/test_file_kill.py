@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.helpers.file_calls import FileCalls
 from tests.helpers.rooms_process import rooms_process
 
@@ -16,6 +18,7 @@ DATA = random.Random(3).randbytes(6_000_000)
 LIVES = 2
 
 
+@pytest.mark.timeout(240)  # each life is a process that starts
 async def test_kill_9_half_way_and_at_the_end(tmp_path: Path) -> None:
     async with rooms_process(tmp_path) as (started, edge):
         await edge.create("alice", "tea")
