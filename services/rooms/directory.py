@@ -6,11 +6,12 @@ left cannot. What others must know is published when the change is durable.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
@@ -19,7 +20,7 @@ from services.rooms import rooms as rules
 from services.rooms.bus import MembershipEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from services.common.clock import Clock
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from services.rooms.log import History
     from services.rooms.presence import Session
     from services.rooms.store import Ended, MemberRecord, RoomRecord
+
+T = TypeVar("T")
 
 MEMBERS_MAX: Final = 1_000
 """Members in a list; longer ones serve nobody and fill a frame."""
@@ -148,10 +151,15 @@ class Directory:
             topic=clean_topic,
             is_private=is_private,
             epoch=rules.new_epoch(secrets.choice),
-            members_version=secrets.randbits(_VERSION_BITS),
+            members_version=_new_version(),
         )
         now_ms = self._now_ms()
-        room = await self._database.write(
+
+        def enter(room: RoomRecord) -> None:
+            self._counts.room_count += 1
+            self._attendance.enter(session, room.room_id, is_exclusive=is_exclusive, is_newcomer=True)
+
+        return await self._change(
             lambda connection: store.create_room(
                 connection,
                 new,
@@ -160,46 +168,59 @@ class Directory:
                 now_ms=now_ms,
                 owned_max=self._quotas.owned_max,
                 joined_max=self._quotas.joined_max,
-            )
+            ),
+            then=enter,
         )
-        self._counts.room_count += 1
-        self._attendance.enter(session, room.room_id, is_exclusive=is_exclusive, is_newcomer=True)
-        return room
 
     async def join_room(self, session: Session, reference: str, *, is_exclusive: bool) -> RoomRecord:
         """The person is a member of the room, and present."""
-        now_ms = self._now_ms()
-        room, is_newcomer = await self._database.write(
+        now_ms, version = self._now_ms(), _new_version()
+
+        def enter(joined: tuple[RoomRecord, bool]) -> None:
+            room, is_newcomer = joined
+            self._attendance.enter(session, room.room_id, is_exclusive=is_exclusive, is_newcomer=is_newcomer)
+
+        room, _ = await self._change(
             lambda connection: store.join_room(
                 connection,
                 reference,
                 user_id=session.user_id,
                 username=session.username,
                 now_ms=now_ms,
-                version=secrets.randbits(_VERSION_BITS),
+                version=version,
                 joined_max=self._quotas.joined_max,
-            )
+            ),
+            then=enter,
         )
-        self._attendance.enter(session, room.room_id, is_exclusive=is_exclusive, is_newcomer=is_newcomer)
         return room
 
     async def leave_room(self, session: Session, reference: str) -> str:
         """The person is no longer a member; returns the room's id. The session's edge draws the conclusion itself."""
-        version = secrets.randbits(_VERSION_BITS)
-        ended = await self._database.write(
-            lambda connection: store.leave_room(connection, reference, user_id=session.user_id, version=version)
+        version = _new_version()
+        ended = await self._change(
+            lambda connection: store.leave_room(connection, reference, user_id=session.user_id, version=version),
+            then=lambda ended: self._tell(ended, except_boot_id=session.boot_id),
         )
-        self._tell(ended, except_boot_id=session.boot_id)
         return ended.room_id
 
     async def remove_member(self, reference: str, username: str) -> Ended:
         """The person of that name is no longer a member, on any edge."""
-        version = secrets.randbits(_VERSION_BITS)
-        ended = await self._database.write(
-            lambda connection: store.remove_member(connection, reference, username=username, version=version)
+        version = _new_version()
+        return await self._change(
+            lambda connection: store.remove_member(connection, reference, username=username, version=version),
+            then=self._tell,
         )
-        self._tell(ended)
-        return ended
+
+    async def _change(self, work: Callable[[Any], T], *, then: Callable[[T], None]) -> T:
+        """Makes a change; when it is durable, `then` is called, even if whoever asked for it has gone meanwhile."""
+        future = self._database.submit(work)
+
+        def on_done(done: asyncio.Future[T]) -> None:
+            if done.exception() is None:
+                then(done.result())
+
+        future.add_done_callback(on_done)
+        return await asyncio.shield(future)
 
     def _tell(self, ended: Ended, *, except_boot_id: str = "") -> None:
         self._bus.publish(MembershipEnded(ended.room_id, ended.user_id, ended.last_seq, except_boot_id))
@@ -239,6 +260,10 @@ class Directory:
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1_000)
+
+
+def _new_version() -> int:
+    return secrets.randbits(_VERSION_BITS)
 
 
 def _make_cursor(room_id: str) -> str:

@@ -18,7 +18,7 @@ from services.common.tasks import TaskSet
 from services.common.wire.codes import ErrorCode
 from services.rooms.messages import Publish, Run
 from services.rooms.presence import Action
-from services.rooms.servicer import encode_message, read_session
+from services.rooms.servicer import encode_file, read_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,13 +50,18 @@ class EncodedRun:
     __slots__ = ("epoch", "first_seq", "last_seq", "payload", "run", "size")
 
     def __init__(self, run: Run) -> None:
-        messages = [encode_message(message) for message in run.messages]
+        payload = feed_pb2.RoomMessages(room_id=run.room_id, epoch=run.epoch)
+        add = payload.messages.add
+        for m in run.messages:
+            message = add(seq=m.seq, user_id=m.user_id, username=m.username, text=m.text, sent_at_ms=m.sent_at_ms)
+            if m.file is not None:
+                message.file.CopyFrom(encode_file(m.file))
         self.run = run
         self.epoch = run.epoch
         self.first_seq = run.first_seq
         self.last_seq = run.last_seq
-        self.payload = feed_pb2.RoomMessages(room_id=run.room_id, epoch=run.epoch, messages=messages)
-        self.size = self.payload.ByteSize()
+        self.payload = payload
+        self.size = payload.ByteSize()
 
     def after(self, seq: int) -> EncodedRun:
         """The messages behind `seq`, of which there is at least one."""
@@ -67,7 +72,8 @@ def encode_parcel(parcel: Parcel) -> feed_pb2.AttachResponse:
     """The response that carries the parcel."""
     response = feed_pb2.AttachResponse()
     add = response.results.add
-    for number, outcome in parcel.results:
+    for publish, outcome in parcel.results:
+        number = publish.number
         if outcome.code is None:
             result = add(number=number, epoch=outcome.epoch, seq=outcome.seq, sent_at_ms=outcome.sent_at_ms)
             if outcome.is_duplicate:

@@ -55,17 +55,10 @@ class Encoded(Piece, Protocol):
         ...
 
 
-class Result(NamedTuple):
-    """What became of the message that the edge knows by `number`."""
-
-    number: int
-    outcome: Outcome
-
-
 class Parcel(NamedTuple):
     """What is sent at once, in this order."""
 
-    results: Sequence[Result]
+    results: Sequence[tuple[Publish, Outcome]]
     ended: Sequence[MembershipEnded]
     pieces: Sequence[Encoded]
     changes: Sequence[Change]
@@ -92,7 +85,7 @@ class Stream:
         self._clock = clock
         self._counts = counts
         self._bytes_max = bytes_max
-        self._results: list[Result] = []
+        self._results: list[tuple[Publish, Outcome]] = []
         self._ended: list[MembershipEnded] = []
         self._pieces: deque[tuple[Follow[Encoded], Encoded]] = deque()
         self._changes: list[Change] = []
@@ -136,8 +129,7 @@ class Stream:
             self.is_broken = True
             self.stop()
         else:
-            numbers = [publish.number for publish in publishes]
-            self._results += map(Result, numbers, outcomes)
+            self._results += zip(publishes, outcomes, strict=True)
         self._something_waits.set()
 
     def add_ended(self, ended: MembershipEnded) -> None:

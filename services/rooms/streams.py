@@ -43,7 +43,7 @@ class Streams:
     def discard(self, stream: Stream) -> None:
         """A stream has ended."""
         del self._streams[stream]
-        if self._of_boot[stream.boot_id] is stream:
+        if self._of_boot.get(stream.boot_id) is stream:
             del self._of_boot[stream.boot_id]
         for room_id in list(stream.follows):
             self.unfollow(stream, room_id)

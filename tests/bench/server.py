@@ -79,6 +79,7 @@ class Server:
         self.certificates = certificates
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._cpu_by_pid: dict[int, float] = {}
         self.context = ssl.create_default_context(cafile=str(certificates.ca))
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
         home.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,10 @@ class Server:
         return self.pids()
 
     def cpu(self) -> float:
-        return sum(cpu_seconds(pid) for pid in self.pids())
+        """CPU seconds of all processes so far, those that have ended meanwhile as they were last seen."""
+        for pid in self.pids():
+            self._cpu_by_pid[pid] = max(self._cpu_by_pid.get(pid, 0.0), cpu_seconds(pid))
+        return sum(self._cpu_by_pid.values())
 
     def memory(self) -> int:
         """Resident bytes of the processes that hold client connections."""

@@ -101,7 +101,7 @@ async def make_rooms(server: Server, count: int, size: int, *, stamps: list[int]
         members = await connect_all(server, [f"u{number}n{index}" for index in range(size)])
         for link in members:
             await server.join(link, name)
-        sender = members[0] if server.sends_as_member else await server.open(f"s{number}")
+        sender = members[0] if server.sends_as_member else await server.open(f"s{number:04}")
         rooms.append((name, sender, members))
     await asyncio.sleep(0.3)
     return [Room(server, name, sender, members, stamps=stamps) for name, sender, members in rooms]
@@ -177,9 +177,9 @@ async def paced(server: Server, seconds: float, *, count: int, size: int, rate: 
 
 async def idle(server: Server, seconds: float, *, count: int) -> Figures:
     """Memory that a connection takes which is logged in and does nothing."""
-    warm = await connect_all(server, [f"w{number}" for number in range(50)])
+    warm = await connect_all(server, [f"w{number:04}" for number in range(50)])
     before = server.memory()
-    links = await connect_all(server, [f"i{number}" for number in range(count)])
+    links = await connect_all(server, [f"i{number:04}" for number in range(count)])
     await asyncio.sleep(min(seconds, 2.0))
     after = server.memory()
     cpu = server.cpu()
@@ -193,7 +193,7 @@ async def idle(server: Server, seconds: float, *, count: int) -> Figures:
 async def login_storm(server: Server, seconds: float, *, count: int) -> Figures:
     """Known users log in, 64 at a time; figures per CPU-second of the server."""
     del seconds
-    users = [f"l{number}" for number in range(count)]
+    users = [f"l{number:04}" for number in range(count)]
     close_all(await connect_all(server, users))
     await asyncio.sleep(1.0)
     cpu, wall = server.cpu(), time.monotonic()
@@ -206,7 +206,7 @@ async def login_storm(server: Server, seconds: float, *, count: int) -> Figures:
 async def reconnect_storm(server: Server, seconds: float, *, count: int) -> Figures:
     """All clients lose their connection in one moment and come back at once."""
     del seconds
-    users = [f"r{number}" for number in range(count)]
+    users = [f"r{number:04}" for number in range(count)]
     links = await connect_all(server, users)
     close_all(links)
     await asyncio.sleep(0.5)

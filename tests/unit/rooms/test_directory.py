@@ -146,6 +146,35 @@ async def test_an_operator_removes_a_member_everywhere(world: RoomsWorld) -> Non
     assert await refused(world.directory.remove_member("nowhere", "alice")) is ErrorCode.NO_SUCH_ROOM
 
 
+async def test_who_stops_waiting_does_not_stop_the_others_from_being_told(world: RoomsWorld) -> None:
+    """A call may be cancelled, at its deadline for example, while its change is being committed."""
+    room = await world.create("alice", "lobby")
+    calls = [
+        lambda: world.join("bob", room),
+        lambda: world.create("bob", "kitchen"),
+        lambda: world.directory.remove_member("lobby", "bob"),
+        lambda: world.leave("alice", room),
+        lambda: world.leave("nobody", room),
+    ]
+    seen(world)
+    for call in calls:
+        task = asyncio.ensure_future(call())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await world.database.write(lambda _connection: None)
+    kinds = [event[:2] for event in seen(world)]
+    assert kinds == [
+        ("join", "bob"),
+        ("join", "bob"),
+        ("ended", user_id("bob")),
+        ("leave", "bob"),
+        ("ended", user_id("alice")),
+        ("leave", "alice"),
+    ]
+
+
 async def test_an_edge_announces_its_people(world: RoomsWorld) -> None:
     room = await world.create("alice", "lobby")
     await world.join("bob", room)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING, Any
+
 import pytest
 from parley.rooms.v1 import feed_pb2
 
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms.bus import MembershipEnded
-from services.rooms.feed import EncodedRun, _checked_hello, encode_parcel
-from services.rooms.messages import RUN_CHARS_MAX, Message, Outcome, Run, split
+from services.rooms.feed import EncodedRun, FeedServicer, _checked_hello, encode_parcel
+from services.rooms.messages import RUN_CHARS_MAX, Message, Outcome, Publish, Run, split
 from services.rooms.presence import Action, Change
-from services.rooms.stream import PARCEL_BYTES_MAX, Parcel, Result
+from services.rooms.stream import PARCEL_BYTES_MAX, Parcel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def run(first: int, last: int) -> Run:
     return Run(
         "room", "epoch", [Message(seq, "u1", "alice", f"text {seq}", 1000 + seq) for seq in range(first, last + 1)]
     )
+
+
+def sent(number: int) -> Publish:
+    return Publish(number, "room", "u1", "alice", "text", f"e{number}")
 
 
 def test_a_run_is_encoded_once() -> None:
@@ -38,9 +48,9 @@ def test_the_rest_of_a_run(seq: int) -> None:
 def test_a_parcel_becomes_a_response() -> None:
     parcel = Parcel(
         results=[
-            Result(1, Outcome("epoch", 7, 1_007)),
-            Result(2, Outcome("epoch", 3, 1_003, is_duplicate=True)),
-            Result(3, Outcome(code=ErrorCode.OVERLOADED, retry_after_s=0.5)),
+            (sent(1), Outcome("epoch", 7, 1_007)),
+            (sent(2), Outcome("epoch", 3, 1_003, is_duplicate=True)),
+            (sent(3), Outcome(code=ErrorCode.OVERLOADED, retry_after_s=0.5)),
         ],
         ended=[MembershipEnded("room", "u2", 7)],
         pieces=[EncodedRun(run(7, 7)), EncodedRun(run(8, 9))],
@@ -82,3 +92,59 @@ def test_a_stream_begins_with_hello(hello: feed_pb2.EdgeHello | None) -> None:
     with pytest.raises(ParleyError) as caught:
         _checked_hello(feed_pb2.AttachRequest(hello=hello))
     assert caught.value.code is ErrorCode.BAD_REQUEST
+
+
+class FakeService:
+    """The log, the directory and a stream, as far as the beginning and the end of a stream need them."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.is_settled = asyncio.Event()
+        self.stopped = asyncio.Event()
+
+    async def settled(self) -> None:
+        await self.is_settled.wait()
+        self.calls.append("settled")
+
+    async def announce(self, boot_id: str, _sessions: object) -> list[MembershipEnded]:
+        self.calls.append(f"announce {boot_id}")
+        return [MembershipEnded("room", "u1", 3)]
+
+    def add_ended(self, ended: MembershipEnded) -> None:
+        self.calls.append(f"ended {ended.user_id}")
+
+    def publish(self, publishes: list[Publish]) -> None:
+        self.calls.append(f"publish {publishes[0].text}")
+
+    async def wait_for_room(self) -> None:
+        self.calls.append("wait for room")
+
+    @property
+    def servicer(self) -> FeedServicer:
+        parts: Any = self
+        return FeedServicer(
+            log=parts, directory=parts, attendance=parts, streams=parts, open_stream=parts, follows_max=1
+        )
+
+
+async def test_an_edge_is_welcome_when_what_it_sent_before_is_stored() -> None:
+    fake: Any = FakeService()
+    hello = feed_pb2.EdgeHello(edge_name="edge-1", boot_id="boot-1")
+    welcome = asyncio.ensure_future(fake.servicer._welcome(fake, hello))
+    await asyncio.sleep(0)
+    assert fake.calls == []
+    fake.is_settled.set()
+    await welcome
+    assert fake.calls == ["settled", "announce boot-1", "ended u1"]
+
+
+async def test_a_stopped_stream_takes_nothing_more() -> None:
+    fake: Any = FakeService()
+
+    async def requests() -> AsyncIterator[feed_pb2.AttachRequest]:
+        yield feed_pb2.AttachRequest(publishes=[feed_pb2.Publish(text="before")])
+        fake.stopped.set()
+        yield feed_pb2.AttachRequest(publishes=[feed_pb2.Publish(text="behind")])
+
+    assert await fake.servicer._read(fake, requests()) is None
+    assert fake.calls == ["publish before", "wait for room"]

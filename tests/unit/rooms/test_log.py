@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms.bus import MembershipEnded
-from services.rooms.messages import Head, Outcome, Publish, Run
+from services.rooms.messages import File, Head, Outcome, Publish, Run
 from tests.helpers.rooms_world import RoomsWorld, publish, rooms_world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
 
 @pytest.fixture
@@ -171,7 +175,8 @@ async def test_a_full_disk_refuses_and_then_goes_on(world: RoomsWorld) -> None:
     room = await world.create("alice", "lobby")
     pages = await world.database.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
     await world.database.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count={pages + 8}"))
-    outcomes = [await world.say("alice", room, "x" * 4_000) for _ in range(40)]
+    with capture_logs():
+        outcomes = [await world.say("alice", room, "x" * 4_000) for _ in range(40)]
     stored = [outcome.seq for outcome in outcomes if outcome.code is None]
     refused = {outcome.code for outcome in outcomes if outcome.code is not None}
     assert stored == list(range(1, len(stored) + 1))
@@ -194,23 +199,30 @@ async def test_a_failed_commit_is_nobodys_knowledge(world: RoomsWorld, monkeypat
     assert world.log.pending_count == 0
 
 
-async def test_heads_hold_nothing_that_is_still_to_be_announced(world: RoomsWorld) -> None:
+async def test_heads_hold_nothing_that_is_still_to_be_announced(
+    world: RoomsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader sees what is committed before the event loop has heard of the commit."""
     room = await world.create("alice", "lobby")
-    announced = 0
+    announced: list[int] = []
+    world.bus.subscribe(lambda event: announced.append(event.last_seq) if isinstance(event, Run) else None)
 
-    def count(event: object) -> None:
-        nonlocal announced
-        if isinstance(event, Run):
-            announced = event.last_seq
+    def read_when_stored(work: Callable[[Connection], Any]) -> Any:
+        while True:  # holds the event loop up, so that nothing is announced meanwhile
+            with world.database._read_engine.connect() as connection:
+                found = work(connection)
+            if found[room.room_id].last_seq == 1:
+                return found
+            time.sleep(0.001)
 
-    world.bus.subscribe(count)
-    for _ in range(50):
-        for _ in range(3):
-            world.log.append([publish("alice", room.room_id, "x")], lambda *_: None)
-        heads = await world.log.heads([room.room_id, "unknown0000"])
-        assert heads[room.room_id].epoch == room.epoch
-        assert heads[room.room_id].last_seq <= announced
-        assert set(heads) == {room.room_id}
+    async def read(work: Callable[[Connection], Any]) -> Any:
+        return read_when_stored(work)
+
+    monkeypatch.setattr(world.database, "read", read)
+    world.log.append([publish("alice", room.room_id, "x")], lambda *_: None)
+    heads = await world.log.heads([room.room_id])
+    assert heads == {room.room_id: Head(room.epoch, 1)}
+    assert announced == [1]
 
 
 async def test_pages(world: RoomsWorld) -> None:
@@ -230,3 +242,13 @@ async def test_pages(world: RoomsWorld) -> None:
     assert await page(10, 10, 4) == []
     assert await world.log.page("unknown0000", after_seq=0, up_to_seq=1, limit=1) is None
     assert await world.log.heads([]) == {}
+    assert set(await world.log.heads([room.room_id, "unknown0000"])) == {room.room_id}
+
+
+async def test_a_file_that_was_given_up_is_not_posted(world: RoomsWorld) -> None:
+    room = await world.create("alice", "lobby")
+    posting = publish("alice", room.room_id, "", "f1")
+    posting.file = File("a" * 32, "a.txt", 1, "0" * 64)
+    ordinary = publish("alice", room.room_id, "hi")
+    assert seqs(await world.append(posting, ordinary)) == ["no_such_file", 1]
+    assert [message.file for message in await world.stored(room)] == [None]

@@ -45,9 +45,9 @@ class Reader:
         parcel = self.stream.take()
         if parcel is None:
             return None
-        for number, outcome in parcel.results:
-            assert number not in self.results
-            self.results[number] = outcome.code.value if outcome.code else outcome.seq
+        for sent, outcome in parcel.results:
+            assert sent.number not in self.results
+            self.results[sent.number] = outcome.code.value if outcome.code else outcome.seq
         for piece in parcel.pieces:
             assert isinstance(piece, FakePiece)
             seqs = self.seqs.setdefault(piece.room_id, [])
@@ -99,7 +99,7 @@ async def test_a_result_comes_before_its_event(world: RoomsWorld) -> None:
     await world.log.settled()
     parcel = reader.take()
     assert parcel is not None
-    assert [result.number for result in parcel.results] == [mine.number]
+    assert [publish.number for publish, _ in parcel.results] == [mine.number]
 
 
 async def test_another_life_of_the_log_sends_nothing_old(world: RoomsWorld) -> None:
@@ -329,6 +329,10 @@ class Chaos:
         actions = [self.publish, self.publish, self.publish, self.follow, self.unfollow, self.take, self.take]
         for _ in range(steps):
             self.dice.choice(actions)(self.dice.randrange(2), self.dice.choice(self.rooms))
+            for reader in self.readers:
+                held = sum(follow.held_bytes for follow in reader.stream.follows.values())
+                assert reader.stream._held_bytes == held
+                assert reader.stream._waiting_bytes == sum(piece.size for _, piece in reader.stream._pieces)
             await asyncio.sleep(self.dice.choice([0, 0, 0, 0.001]))
 
 
