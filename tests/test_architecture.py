@@ -147,7 +147,10 @@ def test_unit_tests_mirror_the_sources() -> None:
         home = ROOT / package if package in PACKAGES else ROOT / "services" / package
         name = path.stem.removeprefix("test_")
         folder = home.joinpath(*folders)
-        candidates = [folder / f"{name}.py", folder / name / "__init__.py"]
+        # A module with much to test may have several files: test_<module>_<aspect>.py.
+        words = name.split("_")
+        names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
+        candidates = [folder / each / "__init__.py" for each in names] + [folder / f"{each}.py" for each in names]
         assert any(candidate.exists() for candidate in candidates), relative(path)
 
 

@@ -59,8 +59,9 @@ class Feed:
         self.ended: list[feed_pb2.MembershipChange] = []
         self.error: ParleyError | None = None
         self.largest = 0
-        self._sent: dict[int, tuple[str, str]] = {}
+        self._sent: dict[str, int] = {}  # text -> the number under which this stream sent it
         self._changed = asyncio.Condition()
+        self._writing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
 
@@ -87,14 +88,13 @@ class Feed:
         for result in response.results:
             assert result.number not in self.results, "a second result"
             self.results[result.number] = result
-        answered = {(r.epoch, r.seq) for r in self.results.values()}
         for room in response.rooms:
             known = self.messages.setdefault(room.room_id, [])
             for message in room.messages:
                 assert not known or message.seq == known[-1].seq + 1, "a gap, a repeat or an inversion"
                 known.append(message)
-                if message.text in self._sent.values():
-                    assert (room.epoch, message.seq) in answered, "an event before its result"
+                number = self._sent.get(message.text)
+                assert number is None or number in self.results, "an event before its result"
         self.presence += response.presence_changes
         self.ended += response.membership_changes
 
@@ -108,11 +108,13 @@ class Feed:
         assert condition(), f"the stream ended: {self.error}"
 
     async def send(self, **parts: Any) -> None:
-        await self.call.write(feed_pb2.AttachRequest(**parts))
+        async with self._writing:  # gRPC takes one message at a time
+            await self.call.write(feed_pb2.AttachRequest(**parts))
 
     async def publish(self, name: str, room_id: str, *texts: str, keys: Iterable[str] = ()) -> list[int]:
         """Sends messages in one request; returns their numbers."""
         numbers = [next(self._numbers) for _ in texts]
+        self._sent |= dict(zip(texts, numbers, strict=True))
         chosen = list(keys) or [f"e{next(_keys)}" for _ in numbers]
         await self.send(
             publishes=[

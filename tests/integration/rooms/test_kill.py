@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.helpers.served_rooms import Feed
 
-LIVES = 4
+LIVES = 3
 ROUNDS = 20_000  # more than any life is long enough for
 
 

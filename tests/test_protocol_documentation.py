@@ -13,7 +13,7 @@ from services.common.wire.envelope import parse, parse_server
 from services.common.wire.events import VERSION_1_TYPES
 from services.common.wire.requests import REQUESTS, parse_request
 
-PAGE = (Path(__file__).parents[4] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
 CLIENT = re.findall(r"^C: (.*)$", PAGE, re.MULTILINE)
 SERVER = re.findall(r"^S: (.*)$", PAGE, re.MULTILINE)
 
