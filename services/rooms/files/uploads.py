@@ -182,7 +182,8 @@ class Uploads:
         while len(self._resting) > RESTING_PARTS_MAX:
             self._resting.popitem(last=False)
         now_ms = self._now_ms()
-        await self._database.write(lambda c: store.touch(c, upload.file_id, now_ms))
+        with contextlib.suppress(ParleyError):  # the file only waits a little shorter
+            await self._database.write(lambda c: store.touch(c, upload.file_id, now_ms))
 
     async def give_up(self, file_id: str) -> None:
         """Takes back a file that is not posted; nothing is left of it. Raises no_such_file, conflict."""
