@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SOURCES = Path(__file__).resolve().parent.parent
 FAILED = 1
+INTERRUPTED = 130  # 128 and the signal's number, as shells have it
 
 # These have arguments of their own, with their own --help.
 _FORWARDED = {
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartError as error:
         print(f"parley: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -145,12 +145,11 @@ def test_unit_tests_mirror_the_sources() -> None:
     for path in (ROOT / "tests" / "unit").rglob("test_*.py"):
         package, *folders = path.relative_to(ROOT / "tests" / "unit").parts[:-1]
         home = ROOT / package if package in PACKAGES else ROOT / "services" / package
-        name = path.stem.removeprefix("test_")
         folder = home.joinpath(*folders)
-        # A module with much to test may have several files: test_<module>_<aspect>.py.
-        words = name.split("_")
+        # test_scheduler.py and test_scheduler_load.py are both about scheduler.
+        words = path.stem.removeprefix("test_").split("_")
         names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
-        candidates = [folder / each / "__init__.py" for each in names] + [folder / f"{each}.py" for each in names]
+        candidates = [folder / end for name in names for end in (f"{name}.py", f"{name}/__init__.py")]
         assert any(candidate.exists() for candidate in candidates), relative(path)
 
 

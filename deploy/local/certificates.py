@@ -36,7 +36,6 @@ CA_LIFE: Final = timedelta(days=3_650)  # replacing it means telling every clien
 LEAF_LIFE: Final = timedelta(days=365)
 RENEW_BEFORE: Final = timedelta(days=30)  # a stack that starts once a month never runs into an expiry
 _BACKDATED: Final = timedelta(hours=1)  # for clients whose clocks are behind
-SECRET_BYTES: Final = 32  # as many as the output of the HMAC-SHA-256 that it keys
 
 _CLIENT: Final = ExtendedKeyUsageOID.CLIENT_AUTH
 _SERVER: Final = ExtendedKeyUsageOID.SERVER_AUTH
@@ -104,25 +103,6 @@ def make_admin(directory: Path, name: str, *, now: datetime | None = None) -> tu
     with _locked(directory):
         grpc_ca = _ensure_authority(directory, "grpc", now)
         return _ensure_leaf(directory, f"admin-{name}", leaf, grpc_ca, now)
-
-
-def ensure_secret(path: Path) -> Path:
-    """A file of 32 random bytes, made unless it is there. It is never replaced: what it keys would be lost.
-
-    Raises OSError, and ValueError where the file holds something else.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        temporary = _write_temporary(path, secrets.token_bytes(SECRET_BYTES), 0o600)
-        try:
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                path.hardlink_to(temporary)
-        finally:
-            temporary.unlink()
-        _sync_directory(path.parent)
-    if path.stat().st_size != SECRET_BYTES:
-        raise ValueError(f"{path} should hold {SECRET_BYTES} bytes and holds {path.stat().st_size}")
-    return path
 
 
 def _service_leaf(service: str) -> _Leaf:

@@ -127,4 +127,7 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Writes down what runs. A process that was just started has the ports of the one before."""
-        self._write_stack_file([child.entry for child in self._children.values()])
+        try:
+            self._write_stack_file([child.entry for child in self._children.values()])
+        except OSError as error:  # a full disk is no reason to end what works
+            self._say(f"run/stack.json cannot be written: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import shlex
@@ -86,7 +87,8 @@ def _make_identities(options: Options, layout: Layout) -> certificates.Paths:
 async def _serve(supervisor: Supervisor, options: Options, say: Callable[[str], None]) -> None:
     await supervisor.start()
     say("all processes serve")
-    print(ready_line(options), flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it any more; the stack serves all the same
+        print(ready_line(options), flush=True)
     await supervisor.watch()
 
 

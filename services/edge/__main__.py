@@ -15,7 +15,7 @@ from services.common.process import Stop, run, write_ready
 from services.common.rpc_client import open_channel
 from services.common.rpc_server import RpcServer
 from services.common.telemetry import Telemetry
-from services.edge.allocator import keep_large_blocks_apart
+from services.edge.allocator import keep_large_blocks_apart, spare_the_old
 from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
@@ -60,6 +60,7 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         prometheus = telemetry.start()
         await server.start()
         port = edge.start()
+        spare_the_old()
         write_ready(config, {"grpc": server.address, "prometheus": prometheus, "client_port": port})
         await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
         if working.done():

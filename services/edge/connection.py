@@ -165,6 +165,7 @@ class Connection(asyncio.BufferedProtocol):
         """The connection has ended, whoever ended it."""
         self._shared.directory.open_count -= 1
         self._leave()
+        self._transport = None  # it knows this object: without a circle both are freed at once
 
     # What the other parts of the edge say.
 
@@ -184,13 +185,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def text_stored(self, text: Text, epoch: str, seq: int, ts: int, duplicate: bool, now: float) -> None:
         """A text is durable."""
-        traffic = self._shared.traffic
-        traffic.acknowledged.add()
-        traffic.publish_duration.observe(now - text.received_at)
         session = self._session
+        if session.phase is Phase.CLOSED:
+            return
         if session.version != 1:
             data = text_stored_frame(text.room_id, epoch, seq=seq, ts=ts, duplicate=duplicate, re=text.re)
-            self._sender.post((data, _HIGH, None, 0))
+            self._sender.outbox.post((data, _HIGH, None, 0))
         if decisions := session.finish_text(now):
             self._carry_out(decisions, now)
 

@@ -49,6 +49,8 @@ class Core:
             timeout_s=config.publish_timeout_s,
             wake_feed=self.bell.set,
             on_room=self._kick_pump,
+            acknowledged=traffic.acknowledged,
+            duration=traffic.publish_duration,
         )
         self.pump = Pump(
             config.classes,

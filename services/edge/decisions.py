@@ -2,6 +2,7 @@
 
 The session decides and touches nothing; the connection carries the decisions out. A `Text` is the one object that a
 message is from its frame to its reply: queue, publisher and reply all use it, so that a message costs one allocation.
+None of these can be part of a reference cycle, so the collector need not look at them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class User(msgspec.Struct, frozen=True):
     since: float
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A frame to this client, in answer to the request `re`."""
 
     type: str
@@ -36,13 +37,13 @@ class Reply(msgspec.Struct, frozen=True):
     lane: QosClass = QosClass.HIGH
 
 
-class Pulse(msgspec.Struct, frozen=True):
+class Pulse(msgspec.Struct, frozen=True, gc=False):
     """Answer a heartbeat: only the connection knows how far each room has been sent."""
 
     re: RequestId | None
 
 
-class Command(msgspec.Struct):
+class Command(msgspec.Struct, gc=False):
     """A request other than a text, to be queued and handled."""
 
     request: Request
@@ -52,7 +53,7 @@ class Command(msgspec.Struct):
     connection: Any = None
 
 
-class Text(msgspec.Struct):
+class Text(msgspec.Struct, gc=False):
     """A text message, to be queued and published; `key` is None where the client gave none."""
 
     room_id: str

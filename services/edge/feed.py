@@ -155,15 +155,16 @@ class Feed:
 
     def _next_request(self, hello: feed_pb2.EdgeHello | None = None) -> feed_pb2.AttachRequest:
         follows, unfollows = self._hub.take_follows()
-        return feed_pb2.AttachRequest(
+        request = feed_pb2.AttachRequest(
             hello=hello,
-            publishes=self._publisher.take(),
             follows=[
                 feed_pb2.Follow(room_id=room_id, epoch=epoch, after_seq=after_seq)
                 for room_id, epoch, after_seq in follows
             ],
             unfollow_room_ids=unfollows,
         )
+        self._publisher.fill(request)
+        return request
 
     async def _write(self, stream: Stream) -> None:
         while True:

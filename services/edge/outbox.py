@@ -83,8 +83,9 @@ class Outbox:
                     self._first.setdefault(room_id, seq)
         return self._first
 
-    def clear(self) -> None:
-        """Drop everything: the connection has ended."""
+    def close(self) -> None:
+        """Drop everything, and the owner: the connection has ended, and nothing is posted any more."""
+        self._owner = None
         self._fresh.clear()
         self._lanes = None
         self._first = None

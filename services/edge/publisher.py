@@ -17,6 +17,7 @@ from typing import Final
 
 from parley.rooms.v1 import feed_pb2
 
+from services.common.counters import Counter, Histogram
 from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
 
@@ -38,10 +39,17 @@ def refusal_text(code: ErrorCode) -> str:
     return _MESSAGES.get(code, _INTERNAL)
 
 
+def _code(name: str) -> ErrorCode:
+    try:
+        return ErrorCode(name)
+    except ValueError:  # a newer rooms may have codes that this edge does not know
+        return ErrorCode.INTERNAL
+
+
 class Publisher:
     """The table of texts under way.
 
-    `wake_feed()` is called when `take` has something to give, `on_room()` when texts were resolved and `has_room` may
+    `wake_feed()` is called when `fill` has something to give, `on_room()` when texts were resolved and `has_room` may
     be true again. Each text's connection is told its outcome by `text_stored` or `text_refused`. Times are monotonic.
     """
 
@@ -55,6 +63,8 @@ class Publisher:
         timeout_s: float,
         wake_feed: Callable[[], object],
         on_room: Callable[[], object],
+        acknowledged: Counter,
+        duration: Histogram,
     ) -> None:
         self._key_prefix = f"e{boot_id}-"
         self._texts_max = texts_max
@@ -63,6 +73,8 @@ class Publisher:
         self._timeout_s = timeout_s
         self._wake_feed = wake_feed
         self._on_room = on_room
+        self._acknowledged = acknowledged
+        self._duration = duration
         self._last_number = 0
         self._pending: dict[int, Text] = {}
         self._bytes = 0
@@ -102,43 +114,46 @@ class Publisher:
         """The stream is lost."""
         self._is_connected = False
 
-    def take(self) -> list[feed_pb2.Publish]:
-        """The next batch, in order; empty where there is none or enough are under way. It counts as written."""
+    def fill(self, request: feed_pb2.AttachRequest) -> None:
+        """Put the next batch into a request, in order; nothing where enough are under way. It counts as written."""
         if not self._unwritten or not self._is_connected or len(self._batch_ends) >= self._batches_max:
-            return []
+            return
         texts, self._unwritten = self._unwritten, []
-        batch = []
+        add = request.publishes.add
         for text in texts:
             text.is_written = True
-            batch.append(
-                feed_pb2.Publish(
-                    number=text.number,
-                    room_id=text.room_id,
-                    user_id=text.user_id,
-                    username=text.username,
-                    text=text.text,
-                    key="c" + text.key if text.key is not None else self._key_prefix + str(text.number),
-                )
+            add(
+                number=text.number,
+                room_id=text.room_id,
+                user_id=text.user_id,
+                username=text.username,
+                text=text.text,
+                key="c" + text.key if text.key is not None else self._key_prefix + str(text.number),
             )
         self._batch_ends.append(texts[-1].number)
-        return batch
 
     def resolve(self, results: Sequence[feed_pb2.PublishResult], now: float) -> None:
         """Rooms has said what became of some texts. What was given up already is ignored."""
         pending = self._pending
+        stored = same = 0
+        since = now  # texts that came in one read have one time: they are observed together
         for result in results:
             text = pending.pop(result.number, None)
             if text is None:
                 continue
             self._bytes -= text.size
-            if not result.error_code:
-                text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
+            if result.error_code:
+                code = _code(result.error_code)
+                text.connection.text_refused(text, code, refusal_text(code), result.retry_after_s or None, now)
                 continue
-            try:
-                code = ErrorCode(result.error_code)
-            except ValueError:  # a newer rooms may have codes that this edge does not know
-                code = ErrorCode.INTERNAL
-            text.connection.text_refused(text, code, refusal_text(code), result.retry_after_s or None, now)
+            if text.received_at != since:
+                self._duration.observe(now - since, same)
+                since, same = text.received_at, 0
+            same += 1
+            stored += 1
+            text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
+        self._duration.observe(now - since, same)
+        self._acknowledged.add(stored)
         self._settle()
 
     def expire(self, now: float) -> int:

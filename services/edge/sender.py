@@ -19,6 +19,11 @@ BUFFER_HIGH_BYTES: Final = 65_536
 BUFFER_LOW_BYTES: Final = 16_384
 """The transport says stop at the one and go on at the other."""
 
+
+def _ignore() -> None:
+    """The connection has ended: nobody is slow any more."""
+
+
 _NOTHING: Final = (0, 0)
 
 
@@ -118,7 +123,8 @@ class Sender:
     def lost(self) -> None:
         """The connection has ended."""
         self._transport = None
-        self.outbox.clear()
+        self._on_slow = _ignore  # it held the connection, which holds this: without circles all are freed at once
+        self.outbox.close()
 
     def _unsent_bytes(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0

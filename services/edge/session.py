@@ -30,6 +30,7 @@ from services.common.wire.requests import (
     TextMessage,
     parse_request,
 )
+from services.common.wire.text_frames import parse_text_frame
 from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
 from services.edge.qos.classes import QosClass, class_of
 from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, FILES, KNOWN
@@ -112,13 +113,16 @@ class Session:
             return []
         if type(frame) is Chunk:
             return self._receive_chunk(now)
+        assert isinstance(frame, bytes)  # it is one or the other
+        if self.user is not None and self._barrier is None and (text := parse_text_frame(frame)) is not None:
+            data = text.data
+            room_id = data.room_id if data.room_id is not None else text.room_id
+            return [self._decide_text(room_id, data.text, data.key, text.id, text.priority, now)]
         try:
-            envelope = parse(frame)  # type: ignore[arg-type]  # it is bytes
+            envelope = parse(frame)
             request = parse_request(envelope)
         except WireError as fault:
             return self._refuse_frame(fault, now)
-        if type(request) is TextMessage and self._barrier is None and self.user is not None:
-            return [self._decide_text(request, envelope.id, envelope.priority, now)]
         if self._barrier is not None and type(request) is not Heartbeat:
             if self._held is None:
                 self._held = deque()
@@ -209,8 +213,8 @@ class Session:
             return self._fault(_refusal(request, re, ErrorCode.UNKNOWN_TYPE, message), now)
         if self.user is None and kind not in BEFORE_LOGIN:
             return self._fault(_refusal(request, re, ErrorCode.NOT_AUTHENTICATED, "log in first"), now)
-        if kind is TextMessage:
-            return [self._decide_text(request, re, priority, now)]  # type: ignore[arg-type]
+        if isinstance(request, TextMessage):
+            return [self._decide_text(request.room_id, request.text, request.key, re, priority, now)]
         if (wait_s := self._take_command(now)) > 0:
             message = "too many requests; wait a moment"
             return [_refusal(request, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)]
@@ -243,26 +247,33 @@ class Session:
                 return []
         return [_command(request, re, priority, now)]
 
-    def _decide_text(self, request: TextMessage, re: RequestId | None, priority: int | None, now: float) -> Decision:
+    def _decide_text(
+        self,
+        room_id: str | None,
+        text: str,
+        key: str | None,
+        re: RequestId | None,
+        priority: int | None,
+        now: float,
+    ) -> Decision:
         user, bucket = self.user, self._bucket
         assert user is not None  # only a logged-in client's texts come here
         assert bucket is not None
-        room_id = request.room_id
         if room_id is None:
             if self.version != 1:
-                return _refusal(request, re, ErrorCode.BAD_REQUEST, "room_id: is required")
+                return _refusal(TextMessage, re, ErrorCode.BAD_REQUEST, "room_id: is required")
             if self.current_room is None:
-                return _refusal(request, re, ErrorCode.NOT_A_MEMBER, _NO_ROOM)
+                return _refusal(TextMessage, re, ErrorCode.NOT_A_MEMBER, _NO_ROOM)
             room_id = self.current_room
         if (wait_s := bucket.take(now)) > 0:
             message = "you are sending faster than is allowed"
-            return _refusal(request, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)
+            return _refusal(TextMessage, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)
         if self.texts_under_way >= self._rules.texts_max:
             message = "too many of your messages are under way"
-            return _refusal(request, re, ErrorCode.OVERLOADED, message, retry_after_s=_TEXTS_RETRY_S)
+            return _refusal(TextMessage, re, ErrorCode.OVERLOADED, message, retry_after_s=_TEXTS_RETRY_S)
         self.texts_under_way += 1
         qos_class = _NORMAL if priority is None or priority >= _NORMAL else _LOW
-        return Text(room_id, request.text, request.key, re, qos_class, user.user_id, user.username, now)
+        return Text(room_id, text, key, re, qos_class, user.user_id, user.username, now)
 
     def _release(self, now: float) -> list[Decision]:
         """Decide about held frames until one of them is a barrier again."""
@@ -312,7 +323,7 @@ def _command(request: Request, re: RequestId | None, priority: int | None, now: 
 
 
 def _refusal(
-    request: Request,
+    request: Request | type[Request],
     re: RequestId | None,
     code: ErrorCode,
     message: str,

@@ -70,7 +70,7 @@ class Traffic:
                 "parley.edge.queue.wait",
                 "s",
                 _SECONDS,
-                "Waiting time before a request is started.",
+                "Waiting time of requests that could not start at once.",
                 attributes={"qos_class": qos_class.label},
             )
             for qos_class in QosClass

@@ -194,12 +194,17 @@ class RawClient:
         """The next `count` live messages of the room."""
         found: list[Frame] = []
         while len(found) < count:
-            frame = await self.wait_for(
-                lambda f: f["type"] == "messages" and f.get("room_id") == room_id and "re" not in f, timeout_s
-            )
-            found += frame["data"]["messages"]
+            found += await self.some_messages(room_id, timeout_s)
         assert len(found) == count, found
         return found
+
+    async def some_messages(self, room_id: str, timeout_s: float = TIMEOUT_S) -> list[Frame]:
+        """The live messages of the room that the next frame brings."""
+        frame = await self.wait_for(
+            lambda f: f["type"] == "messages" and f.get("room_id") == room_id and "re" not in f, timeout_s
+        )
+        messages: list[Frame] = frame["data"]["messages"]
+        return messages
 
     async def is_closed(self, timeout_s: float = TIMEOUT_S) -> bool:
         """Reads on until the server closes; what it says until then stays in `events`."""

@@ -118,7 +118,7 @@ class Stack:
         reader.start()
         self._readers.append(reader)
         eventually(lambda: self.is_ready or not reader.is_alive(), timeout_s=READY_S, why=f"not ready: {self.output}")
-        assert self.is_ready, f"`parley up` ended: {self.output}"
+        assert self.is_ready, f"`parley up` ended with status {self.process.poll()}: {self.output}"
         return self
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -202,6 +202,15 @@ class Stack:
     def log_events(self) -> list[dict[str, Any]]:
         """The lines of logs/server.log, each of which must be JSON."""
         return [json.loads(line) for line in (self.home / "logs" / "server.log").read_text().splitlines()]
+
+    def cpu_s(self) -> float:
+        """CPU time of all processes so far."""
+        assert self.process is not None
+        ticks = 0
+        for pid in (self.process.pid, *self.pids().values()):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory_kib(self, name: str) -> int:
         """Resident memory of one process."""

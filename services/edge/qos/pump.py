@@ -2,8 +2,8 @@
 
 Requests that need different things must not wait for each other: texts need room in the publisher's window, logins a
 place at the password checkers, commands and pages a call to rooms. So there is a pool for each, with a queue and a
-bound of its own; a thousand texts never stand before a logout, nor a login storm before a join. The pump runs once per
-turn of the event loop, commands before texts, so everything that came in one turn is ordered before anything starts.
+bound of its own; a thousand texts never stand before a logout, nor a login storm before a join. What
+cannot start at once is started by the pump, which runs once per turn of the event loop, commands before texts.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Pump:
         self._clock = clock
         self._waits = waits
         self._is_kicked = False
+        self._is_text_waiting = False
+        self._started_at_once = dict.fromkeys(QosClass, 0)
         self.concurrency = 0
         self._set_concurrency(concurrency)
 
@@ -109,11 +111,17 @@ class Pump:
         return sum(scheduler.waiting(qos_class) for scheduler in self._schedulers())
 
     def offer_text(self, text: Text, now: float) -> float | None:
-        """Queue a text; return None, or where its class is full the seconds after which to try again."""
-        retry_after_s = self._texts.offer(text, text.qos_class, text.connection.id, now)
-        if not self._is_kicked:
-            self.kick()
-        return retry_after_s
+        """Queue a text; return None, or where its class is full the seconds after which to try again.
+
+        While no text waits and there is room, there is nothing to order, and it starts at once.
+        """
+        if not self._is_text_waiting and self._sink.has_room:
+            self._started_at_once[text.qos_class] += 1
+            self._sink.submit(text, now)
+            return None
+        self._is_text_waiting = True
+        self.kick()
+        return self._texts.offer(text, text.qos_class, text.connection.id, now)
 
     def offer_command(self, command: Command, now: float) -> float | None:
         """Queue a command, as `offer_text` does a text."""
@@ -136,9 +144,8 @@ class Pump:
     def snapshot(self) -> list[ClassSnapshot]:
         """The state of every class over all pools, critical first. Waiting times are those of its busiest pool."""
         now = self._clock.monotonic()
-        return [
-            _merge(same) for same in zip(*(scheduler.snapshot(now) for scheduler in self._schedulers()), strict=True)
-        ]
+        by_pool = [scheduler.snapshot(now) for scheduler in self._schedulers()]
+        return [_merge(same, self._started_at_once[same[0].qos_class]) for same in zip(*by_pool, strict=True)]
 
     def configure(self, *, concurrency: int | None, updates: Iterable[ClassUpdate]) -> None:
         """Change settings while running. Raises ValueError, and then nothing has changed."""
@@ -180,24 +187,31 @@ class Pump:
                 self._waits[entry.qos_class].observe(entry.waited_s)
                 pool.running += 1
                 self._start_command(entry.item, partial(self._finished, pool))
-        pop, sink, waits = self._texts.pop, self._sink, self._waits
-        while sink.has_room and (entry := pop(now)) is not None:
-            waits[entry.qos_class].observe(entry.waited_s)
-            sink.submit(entry.item, now)
+        if self._is_text_waiting:
+            self._start_texts(now)
+
+    def _start_texts(self, now: float) -> None:
+        while self._sink.has_room:
+            entry = self._texts.pop(now)
+            if entry is None:
+                self._is_text_waiting = False
+                return
+            self._waits[entry.qos_class].observe(entry.waited_s)
+            self._sink.submit(entry.item, now)
 
     def _finished(self, pool: _Pool) -> None:
         pool.running -= 1
         self.kick()
 
 
-def _merge(same: tuple[ClassSnapshot, ...]) -> ClassSnapshot:
+def _merge(same: tuple[ClassSnapshot, ...], started_at_once: int) -> ClassSnapshot:
     busiest = max(same, key=lambda snapshot: snapshot.started)
     return msgspec.structs.replace(
         busiest,
         waiting=sum(snapshot.waiting for snapshot in same),
         oldest_s=max(snapshot.oldest_s for snapshot in same),
-        accepted=sum(snapshot.accepted for snapshot in same),
+        accepted=sum(snapshot.accepted for snapshot in same) + started_at_once,
         refused=sum(snapshot.refused for snapshot in same),
-        started=sum(snapshot.started for snapshot in same),
+        started=sum(snapshot.started for snapshot in same) + started_at_once,
         discarded=sum(snapshot.discarded for snapshot in same),
     )

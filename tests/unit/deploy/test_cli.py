@@ -65,3 +65,11 @@ def test_bench_without_the_sources_says_so(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(cli, "SOURCES", tmp_path)
     with pytest.raises(SystemExit, match="source tree"):
         cli.main(["bench"])
+
+
+def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_up", interrupt)
+    assert cli.main(["up"]) == 130

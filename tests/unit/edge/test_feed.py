@@ -11,7 +11,7 @@ import pytest
 from parley.rooms.v1 import feed_pb2, rooms_pb2
 
 from services.common.clock import FakeClock
-from services.common.counters import Counter
+from services.common.counters import Counter, Histogram
 from services.edge.decisions import Text, User
 from services.edge.feed import Feed
 from services.edge.hub import Hub, Subscriber
@@ -70,6 +70,8 @@ class World:
             timeout_s=10,
             wake_feed=self.bell.set,
             on_room=lambda: None,
+            acknowledged=Counter(),
+            duration=Histogram((1.0,)),
         )
         self.streams: list[FakeStream] = []
         self.present: list[tuple[User, Iterable[str]]] = []

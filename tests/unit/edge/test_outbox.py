@@ -89,12 +89,12 @@ def test_the_first_waiting_seq_of_each_room_is_known() -> None:
     assert world.outbox.first_waiting() == {}
 
 
-def test_clearing_drops_everything() -> None:
+def test_closing_drops_everything() -> None:
     world = World()
     world.post("a", room="a", seq=1)
     world.outbox.hold()
     world.post("b")
-    world.outbox.clear()
+    world.outbox.close()
     assert world.outbox.waiting_bytes == 0
     assert world.outbox.take(10) == (b"", 0)
     assert world.outbox.first_waiting() == {}

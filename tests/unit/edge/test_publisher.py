@@ -6,6 +6,7 @@ import pytest
 from parley.rooms.v1 import feed_pb2
 
 from services.common.clock import FakeClock
+from services.common.counters import Counter, Histogram
 from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
 from services.edge.publisher import Publisher, refusal_text
@@ -35,7 +36,15 @@ class World:
         self.wakes = 0
         self.kicks = 0
         limits = {"texts_max": 100, "bytes_max": 1_000, "batches_max": 2, "timeout_s": 10.0, **changes}
-        self.publisher = Publisher(boot_id="b007", wake_feed=self._wake, on_room=self._kick, **limits)
+        self.acknowledged, self.duration = Counter(), Histogram((1.0, 10.0))
+        self.publisher = Publisher(
+            boot_id="b007",
+            wake_feed=self._wake,
+            on_room=self._kick,
+            acknowledged=self.acknowledged,
+            duration=self.duration,
+            **limits,
+        )
         self.publisher.connected()
 
     def _wake(self) -> None:
@@ -53,6 +62,11 @@ class World:
             self.publisher.submit(
                 Text("room0001", text, key, None, QosClass.NORMAL, "u1", "amy", self.now, self.connection), self.now
             )
+
+    def take(self) -> list[feed_pb2.Publish]:
+        request = feed_pb2.AttachRequest()
+        self.publisher.fill(request)
+        return list(request.publishes)
 
     def stored(self, *numbers: int) -> None:
         results = [
@@ -73,10 +87,10 @@ def test_what_has_queued_up_is_one_batch() -> None:
     world = World()
     world.submit("a", "b", "c")
     assert world.wakes == 1
-    batch = world.publisher.take()
+    batch = world.take()
     assert [(one.number, one.text) for one in batch] == [(1, "a"), (2, "b"), (3, "c")]
     assert (batch[0].room_id, batch[0].user_id, batch[0].username) == ("room0001", "u1", "amy")
-    assert world.publisher.take() == []
+    assert world.take() == []
     world.stored(1, 2, 3)
     assert world.connection.stored == [("a", 10, False), ("b", 20, False), ("c", 30, False)]
     assert len(world.publisher) == 0
@@ -87,39 +101,39 @@ def test_keys_of_clients_and_of_the_edge_cannot_meet() -> None:
     world = World()
     world.submit("a", key="eb007-2")
     world.submit("b")
-    assert [one.key for one in world.publisher.take()] == ["ceb007-2", "eb007-2"]
+    assert [one.key for one in world.take()] == ["ceb007-2", "eb007-2"]
 
 
 def test_only_so_many_batches_are_under_way() -> None:
     world = World()
     for number in range(5):
         world.submit(f"t{number}")
-        world.publisher.take()
-    assert world.publisher.take() == []
+        world.take()
+    assert world.take() == []
     world.stored(1)
-    assert texts(world.publisher.take()) == ["t2", "t3", "t4"]
+    assert texts(world.take()) == ["t2", "t3", "t4"]
 
 
 def test_a_batch_ends_with_its_last_text() -> None:
     world = World()
     world.submit("a", "b")
-    world.publisher.take()
+    world.take()
     world.submit("c")
-    world.publisher.take()
+    world.take()
     world.submit("d")
     wakes = world.wakes
     world.stored(1)
-    assert world.publisher.take() == []
+    assert world.take() == []
     assert world.wakes == wakes
     world.stored(2)
     assert world.wakes == wakes + 1
-    assert texts(world.publisher.take()) == ["d"]
+    assert texts(world.take()) == ["d"]
 
 
 def test_refusals_and_repetitions_are_passed_on() -> None:
     world = World()
     world.submit("a", "b", "c", "d")
-    world.publisher.take()
+    world.take()
     result = feed_pb2.PublishResult
     world.publisher.resolve(
         [
@@ -142,14 +156,14 @@ def test_refusals_and_repetitions_are_passed_on() -> None:
 def test_a_new_stream_gets_everything_unresolved_in_order_with_its_keys() -> None:
     world = World()
     world.submit("a", "b")
-    first = world.publisher.take()
+    first = world.take()
     world.submit("c")
     world.stored(1)
     world.publisher.disconnected()
-    assert world.publisher.take() == []
+    assert world.take() == []
     world.submit("d")
     world.publisher.connected()
-    again = world.publisher.take()
+    again = world.take()
     assert [(one.number, one.text) for one in again] == [(2, "b"), (3, "c"), (4, "d")]
     assert again[0].key == first[1].key
     world.stored(2, 3, 4)
@@ -159,7 +173,7 @@ def test_a_new_stream_gets_everything_unresolved_in_order_with_its_keys() -> Non
 def test_what_was_written_and_not_answered_has_an_unknown_outcome() -> None:
     world = World()
     world.submit("written")
-    world.publisher.take()
+    world.take()
     world.publisher.disconnected()
     world.submit("never written")
     world.expire_after(9.9)
@@ -170,7 +184,7 @@ def test_what_was_written_and_not_answered_has_an_unknown_outcome() -> None:
         ("never written", "unavailable", None),
     ]
     world.publisher.connected()
-    assert world.publisher.take() == []
+    assert world.take() == []
     world.stored(1)  # too late: it was answered
     assert world.connection.stored == []
 
@@ -178,7 +192,7 @@ def test_what_was_written_and_not_answered_has_an_unknown_outcome() -> None:
 def test_what_was_written_once_stays_written_though_its_second_stream_took_nothing() -> None:
     world = World()
     world.submit("a")
-    world.publisher.take()
+    world.take()
     world.publisher.disconnected()
     world.publisher.connected()
     world.expire_after(10)
@@ -188,12 +202,12 @@ def test_what_was_written_once_stays_written_though_its_second_stream_took_nothi
 def test_what_is_given_up_makes_way_for_the_next_batch() -> None:
     world = World(batches_max=1)
     world.submit("a")
-    world.publisher.take()
+    world.take()
     world.clock.advance(5)
     world.submit("b")
-    assert world.publisher.take() == []
+    assert world.take() == []
     world.expire_after(5)
-    assert texts(world.publisher.take()) == ["b"]
+    assert texts(world.take()) == ["b"]
 
 
 def test_the_window_is_bounded_in_texts_and_in_bytes() -> None:
@@ -202,7 +216,7 @@ def test_the_window_is_bounded_in_texts_and_in_bytes() -> None:
     assert world.publisher.has_room
     world.submit("c")
     assert not world.publisher.has_room
-    world.publisher.take()
+    world.take()
     world.stored(1)
     assert world.publisher.has_room
 
@@ -225,5 +239,19 @@ def test_what_waited_too_long_for_room_is_not_sent_at_all() -> None:
     world.clock.advance(10)
     world.publisher.submit(text, world.now)
     assert world.connection.refused == [("late", "unavailable", None)]
-    assert world.publisher.take() == []
+    assert world.take() == []
     assert len(world.publisher) == 0
+
+
+def test_what_is_stored_is_counted_with_the_time_it_took() -> None:
+    world = World()
+    world.submit("a", "b")
+    world.clock.advance(0.5)
+    world.submit("c")
+    world.take()
+    world.clock.advance(0.75)
+    world.stored(1, 2, 3)
+    world.stored(3)
+    assert world.acknowledged.value == 3
+    assert world.duration.counts == [1, 2, 0]
+    assert world.duration.sum == 1.25 * 2 + 0.75

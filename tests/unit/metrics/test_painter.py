@@ -78,8 +78,10 @@ async def test_a_drawing_that_fails_is_an_error(tmp_path: Path, cache: Path) -> 
     assert caught.value.code is ErrorCode.INTERNAL
 
 
-def _children() -> str:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+def _children() -> list[str]:
+    """The drawing processes that run now; other tests of this process may have children of their own."""
+    pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in pids if b"services.metrics.graphs" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _pictures(directory: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from deploy.local import certificates
-from deploy.local.certificates import ensure_secret, ensure_stack, make_admin
+from deploy.local.certificates import ensure_stack, make_admin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,27 +231,3 @@ def test_several_that_start_at_once_make_one_set(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     ensure_stack(tmp_path, now=NOW)
     assert changed(tmp_path, before) == set()
-
-
-def test_a_secret_is_made_once_and_never_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "data" / "pepper.key"
-    assert ensure_secret(path) == path
-    secret = path.read_bytes()
-    assert (len(secret), path.stat().st_mode & 0o777) == (32, 0o600)
-    assert ensure_secret(path).read_bytes() == secret
-    assert list(path.parent.iterdir()) == [path]
-    assert ensure_secret(tmp_path / "other.key").read_bytes() != secret
-
-
-def test_several_that_make_a_secret_at_once_get_the_same(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as starters:
-        secrets = list(starters.map(lambda _: ensure_secret(tmp_path / "s").read_bytes(), range(32)))
-    assert len(set(secrets)) == 1
-
-
-def test_a_secret_of_another_size_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    path.write_bytes(b"short")
-    with pytest.raises(ValueError, match="5"):
-        ensure_secret(path)
-    assert path.read_bytes() == b"short"

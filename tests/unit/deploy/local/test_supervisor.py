@@ -105,3 +105,15 @@ async def test_impatience_kills_everything(tmp_path: Path) -> None:
     bench.supervisor.kill()
     await bench.supervisor.stop()
     assert not is_alive(pid)
+
+
+async def test_a_full_disk_does_not_end_the_stack(tmp_path: Path) -> None:
+    bench = Bench([specs.make(tmp_path, "rooms-1")])
+
+    def fail(_: list[Entry]) -> None:
+        raise OSError(28, "No space left on device")
+
+    bench.supervisor._write_stack_file = fail
+    await bench.supervisor.start()
+    await bench.supervisor.stop()
+    assert bench.said == ["run/stack.json cannot be written: [Errno 28] No space left on device"]

@@ -83,10 +83,22 @@ LOGIN = Authenticate("amy", "secret")
 JOIN = JoinRoom("lobby")
 
 
-def test_a_turn_is_ordered_before_anything_starts() -> None:
+def test_a_text_starts_at_once_while_there_is_room() -> None:
     world = World()
     world.text("t1")
+    world.text("t2", qos_class=QosClass.LOW)
+    assert world.sink.texts == ["t1", "t2"]
+    assert world.turns == []
+    normal, low = world.pump.snapshot()[2:]
+    assert (normal.accepted, normal.started, low.started) == (1, 1, 1)
+
+
+def test_what_waits_is_ordered_before_anything_starts() -> None:
+    world = World()
+    world.sink.room = 0
+    world.text("t1")
     world.text("low", connection=2, qos_class=QosClass.LOW)
+    world.sink.room = 9
     world.text("t2", connection=3)
     world.command(JOIN)
     assert (world.sink.texts, world.started) == ([], [])
@@ -94,6 +106,8 @@ def test_a_turn_is_ordered_before_anything_starts() -> None:
     world.turn()
     assert world.sink.texts == ["t1", "t2", "low"]
     assert world.started == ["join_room"]
+    world.text("t3")
+    assert world.sink.texts[-1] == "t3"
 
 
 def test_texts_wait_for_room_and_commands_do_not_wait_for_texts() -> None:
@@ -162,9 +176,11 @@ def test_a_connection_that_goes_takes_its_commands_but_not_its_texts() -> None:
 
 def test_waiting_times_are_observed() -> None:
     world = World()
+    world.sink.room = 0
     world.text("a")
     world.command(JOIN)
     world.clock.advance(2)
+    world.sink.room = 1
     world.turn()
     assert world.waits[QosClass.NORMAL].sum == 2
     assert world.waits[QosClass.HIGH].count == 1
