@@ -169,7 +169,14 @@ class GrpcRooms:
             query.before_seq = request.before
         response = await _call(self._stub.ListMessages, query, self._timeout_s)
         messages = [
-            Message(message.seq, message.username, message.text, message.sent_at_ms) for message in response.messages
+            Message(
+                message.seq,
+                message.username,
+                message.text,
+                message.sent_at_ms,
+                file_data(message.file) if message.HasField("file") else None,
+            )
+            for message in response.messages
         ]
         return Page(response.room_id, response.epoch, messages, response.first_seq, response.last_seq, response.more)
 
@@ -177,6 +184,11 @@ class GrpcRooms:
         return rooms_pb2.Session(
             session_id=user.session_id, user_id=user.user_id, username=user.username, edge_boot_id=self._boot_id
         )
+
+
+def file_data(file: rooms_pb2.File) -> dict[str, Any]:
+    """The `file` of a message, as clients see it."""
+    return {"file_id": file.file_id, "name": file.name, "size": file.size, "sha256": file.sha256, "mime": file.mime}
 
 
 def _room(room: rooms_pb2.Room) -> Room:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.common.wire.events import text_stored_frame
 from services.common.wire.frames import Chunk, FrameDecoder
@@ -34,7 +35,10 @@ _BUFFER: Final = memoryview(bytearray(_READ_BYTES))
 
 _HIGH: Final = QosClass.HIGH
 
+_TOO_LARGE: Final = "the answer is too large to be sent"
 _OVERLOADED: Final = "the server has too much to do; try again in a moment"
+
+_log = get_logger(__name__)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -338,7 +342,12 @@ class Connection(asyncio.BufferedProtocol):
     def _reply(self, reply: Reply) -> None:
         if "code" in reply.data:
             self._shared.traffic.errors.add()
-        self._sender.post((self._encode(reply), reply.lane, None, 0))
+        try:
+            data = self._encode(reply)
+        except ValueError:  # it would pass the frame's limit: the client is still owed an answer
+            _log.exception("reply too large", reply=reply.type, connection_id=self.id)
+            data = self._encode(failure(None, reply.re, ErrorCode.INTERNAL, _TOO_LARGE))
+        self._sender.post((data, reply.lane, None, 0))
 
     def _encode(self, reply: Reply) -> bytes:
         version = self._session.version

@@ -49,8 +49,7 @@ class Core:
             timeout_s=config.publish_timeout_s,
             wake_feed=self.bell.set,
             on_room=self._kick_pump,
-            acknowledged=traffic.acknowledged,
-            duration=traffic.publish_duration,
+            count_stored=traffic.count_stored,
         )
         self.pump = Pump(
             config.classes,

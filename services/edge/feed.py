@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Final, Protocol
 
 import grpc
@@ -20,6 +21,7 @@ from parley.rooms.v1 import feed_pb2, rooms_pb2
 from services.common.clock import Clock
 from services.common.logs import get_logger
 from services.common.wire.events import Message
+from services.edge.backends import file_data
 from services.edge.decisions import User
 from services.edge.hub import Hub
 from services.edge.publisher import Publisher
@@ -171,18 +173,18 @@ class Feed:
             await self._bell.wait()
             self._bell.clear()
             request = self._next_request()
-            if request.publishes or request.follows or request.unfollow_room_ids:
+            if request.HasField("publishes") or request.follows or request.unfollow_room_ids:
                 await stream.write(request)
 
     def _process(self, response: feed_pb2.AttachResponse) -> None:
         # No await in here: a response is one step.
         now = self._clock.monotonic()
-        if response.results:
-            self._publisher.resolve(response.results, now)
+        if response.HasField("stored") or response.results:
+            self._publisher.resolve(response.stored, response.results, now)
         for room in response.rooms:
-            messages = [
-                Message(message.seq, message.username, message.text, message.sent_at_ms) for message in room.messages
-            ]
+            messages = list(map(Message, count(room.first_seq), room.usernames, room.texts, room.sent_at_ms))
+            for seq, file in room.files.items():
+                messages[seq - room.first_seq].file = file_data(file)
             self._hub.receive(room.room_id, room.epoch, messages, now)
         for change in response.presence_changes:
             action = _ACTIONS.get(change.action)

@@ -110,7 +110,8 @@ class Listener:
         """Listen; return the port. Raises OSError."""
         host, port = split_host_port(self._address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         listening.setblocking(False)
         # Both are inherited by the accepted sockets.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

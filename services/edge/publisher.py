@@ -17,7 +17,6 @@ from typing import Final
 
 from parley.rooms.v1 import feed_pb2
 
-from services.common.counters import Counter, Histogram
 from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
 
@@ -50,7 +49,8 @@ class Publisher:
     """The table of texts under way.
 
     `wake_feed()` is called when `fill` has something to give, `on_room()` when texts were resolved and `has_room` may
-    be true again. Each text's connection is told its outcome by `text_stored` or `text_refused`. Times are monotonic.
+    be true again, `count_stored(seconds, count)` for texts that were stored after so long. Each text's connection is
+    told its outcome by `text_stored` or `text_refused`. Times are monotonic.
     """
 
     def __init__(
@@ -63,8 +63,7 @@ class Publisher:
         timeout_s: float,
         wake_feed: Callable[[], object],
         on_room: Callable[[], object],
-        acknowledged: Counter,
-        duration: Histogram,
+        count_stored: Callable[[float, int], object],
     ) -> None:
         self._key_prefix = f"e{boot_id}-"
         self._texts_max = texts_max
@@ -73,8 +72,7 @@ class Publisher:
         self._timeout_s = timeout_s
         self._wake_feed = wake_feed
         self._on_room = on_room
-        self._acknowledged = acknowledged
-        self._duration = duration
+        self._count_stored = count_stored
         self._last_number = 0
         self._pending: dict[int, Text] = {}
         self._bytes = 0
@@ -119,24 +117,34 @@ class Publisher:
         if not self._unwritten or not self._is_connected or len(self._batch_ends) >= self._batches_max:
             return
         texts, self._unwritten = self._unwritten, []
-        add = request.publishes.add
+        prefix = self._key_prefix
         for text in texts:
             text.is_written = True
-            add(
-                number=text.number,
-                room_id=text.room_id,
-                user_id=text.user_id,
-                username=text.username,
-                text=text.text,
-                key="c" + text.key if text.key is not None else self._key_prefix + str(text.number),
-            )
         self._batch_ends.append(texts[-1].number)
+        columns = request.publishes
+        columns.numbers.extend([text.number for text in texts])
+        columns.room_ids.extend([text.room_id for text in texts])
+        columns.user_ids.extend([text.user_id for text in texts])
+        columns.usernames.extend([text.username for text in texts])
+        columns.texts.extend([text.text for text in texts])
+        columns.keys.extend(["c" + text.key if text.key is not None else prefix + str(text.number) for text in texts])
 
-    def resolve(self, results: Sequence[feed_pb2.PublishResult], now: float) -> None:
+    def resolve(self, stored: feed_pb2.Stored, results: Sequence[feed_pb2.PublishResult], now: float) -> None:
         """Rooms has said what became of some texts. What was given up already is ignored."""
         pending = self._pending
-        stored = same = 0
-        since = now  # texts that came in one read have one time: they are observed together
+        new = zip(stored.numbers, stored.epochs, stored.seqs, stored.sent_at_ms, strict=True)
+        since, same = now, 0  # texts that came in one read have one time: they are counted together
+        for number, epoch, seq, sent_at_ms in new:
+            text = pending.pop(number, None)
+            if text is None:
+                continue
+            self._bytes -= text.size
+            if text.received_at != since:
+                self._count_stored(now - since, same)
+                since, same = text.received_at, 0
+            same += 1
+            text.connection.text_stored(text, epoch, seq, sent_at_ms, False, now)
+        self._count_stored(now - since, same)
         for result in results:
             text = pending.pop(result.number, None)
             if text is None:
@@ -146,14 +154,8 @@ class Publisher:
                 code = _code(result.error_code)
                 text.connection.text_refused(text, code, refusal_text(code), result.retry_after_s or None, now)
                 continue
-            if text.received_at != since:
-                self._duration.observe(now - since, same)
-                since, same = text.received_at, 0
-            same += 1
-            stored += 1
-            text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
-        self._duration.observe(now - since, same)
-        self._acknowledged.add(stored)
+            self._count_stored(now - text.received_at, 1)
+            text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, True, now)
         self._settle()
 
     def expire(self, now: float) -> int:

@@ -32,6 +32,7 @@ class Sender:
 
     __slots__ = (
         "_is_paused",
+        "_mark",
         "_on_slow",
         "_progress_at",
         "_transport",
@@ -43,6 +44,7 @@ class Sender:
 
     def __init__(self, mark: Callable[[Sender], object], *, waiting_max: int, on_slow: Callable[[], object]) -> None:
         self.outbox = Outbox(self, mark)
+        self._mark = mark
         self.sent_bytes = 0
         self._transport: asyncio.WriteTransport | None = None
         self._waiting_max = waiting_max
@@ -64,7 +66,7 @@ class Sender:
     def flush(self) -> tuple[int, int]:
         """Write what the transport takes; return how many frames and bytes that were."""
         transport, outbox = self._transport, self.outbox
-        if transport is None:
+        if transport is None or not outbox.waiting_bytes:
             return _NOTHING
         if self._is_paused:
             outbox.hold()
@@ -94,7 +96,7 @@ class Sender:
         """The transport takes more."""
         self._is_paused = False
         if self.outbox.waiting_bytes:
-            self.flush()
+            self._mark(self)
 
     def stuck_since(self, now: float) -> float | None:
         """Since when the client has taken nothing that was there for it; None where it does."""

@@ -75,3 +75,9 @@ class Traffic:
             )
             for qos_class in QosClass
         }
+
+    def count_stored(self, seconds: float, count: int) -> None:
+        """So many texts were acknowledged, that long after they came."""
+        self.acknowledged.add(count)
+        self.publish_duration.observe(seconds, count)
+        self.request_duration.observe(seconds, count)

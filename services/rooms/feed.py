@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.rooms.attendance import Attendance
     from services.rooms.directory import Directory
     from services.rooms.log import MessageLog
+    from services.rooms.messages import Outcome
     from services.rooms.stream import Parcel, Stream
     from services.rooms.streams import Streams
 
@@ -50,36 +51,60 @@ class EncodedRun:
     __slots__ = ("epoch", "first_seq", "last_seq", "payload", "run", "size")
 
     def __init__(self, run: Run) -> None:
-        payload = feed_pb2.RoomMessages(room_id=run.room_id, epoch=run.epoch)
-        add = payload.messages.add
-        for m in run.messages:
-            message = add(seq=m.seq, user_id=m.user_id, username=m.username, text=m.text, sent_at_ms=m.sent_at_ms)
-            if m.file is not None:
-                message.file.CopyFrom(encode_file(m.file))
+        messages = run.messages
         self.run = run
         self.epoch = run.epoch
         self.first_seq = run.first_seq
         self.last_seq = run.last_seq
-        self.payload = payload
-        self.size = payload.ByteSize()
+        self.payload = feed_pb2.RoomMessages(
+            room_id=run.room_id,
+            epoch=run.epoch,
+            first_seq=run.first_seq,
+            usernames=[message.username for message in messages],
+            texts=[message.text for message in messages],
+            sent_at_ms=[message.sent_at_ms for message in messages],
+        )
+        for message in messages:
+            if message.file is not None:
+                self.payload.files[message.seq].CopyFrom(encode_file(message.file))
+        self.size = self.payload.ByteSize()
 
     def after(self, seq: int) -> EncodedRun:
         """The messages behind `seq`, of which there is at least one."""
         return EncodedRun(Run(self.run.room_id, self.epoch, self.run.messages[seq - self.first_seq + 1 :]))
 
 
+def _result(number: int, outcome: Outcome) -> feed_pb2.PublishResult:
+    if outcome.code is not None:
+        return feed_pb2.PublishResult(number=number, error_code=outcome.code.value, retry_after_s=outcome.retry_after_s)
+    return feed_pb2.PublishResult(
+        number=number, epoch=outcome.epoch, seq=outcome.seq, sent_at_ms=outcome.sent_at_ms, duplicate=True
+    )
+
+
+def _publishes(columns: feed_pb2.Publishes) -> list[Publish]:
+    """The messages of the columns. Raises ParleyError bad_request where these differ in length."""
+    texts = columns.texts
+    fields = (columns.numbers, columns.room_ids, columns.user_ids, columns.usernames, texts, columns.keys)
+    if any(len(field) != len(texts) for field in fields):
+        raise ParleyError(ErrorCode.BAD_REQUEST, "the columns of the publishes differ in length")
+    return list(map(Publish, *fields))
+
+
 def encode_parcel(parcel: Parcel) -> feed_pb2.AttachResponse:
     """The response that carries the parcel."""
     response = feed_pb2.AttachResponse()
-    add = response.results.add
-    for publish, outcome in parcel.results:
-        number = publish.number
-        if outcome.code is None:
-            result = add(number=number, epoch=outcome.epoch, seq=outcome.seq, sent_at_ms=outcome.sent_at_ms)
-            if outcome.is_duplicate:
-                result.duplicate = True
-        else:
-            add(number=number, error_code=outcome.code.value, retry_after_s=outcome.retry_after_s)
+    new = [(publish.number, outcome) for publish, outcome in parcel.results if outcome.is_new]
+    if new:
+        stored = response.stored
+        stored.numbers.extend([number for number, _ in new])
+        stored.epochs.extend([outcome.epoch for _, outcome in new])
+        stored.seqs.extend([outcome.seq for _, outcome in new])
+        stored.sent_at_ms.extend([outcome.sent_at_ms for _, outcome in new])
+    if len(new) < len(parcel.results):
+        response.results.extend(
+            [_result(publish.number, outcome) for publish, outcome in parcel.results if not outcome.is_new]
+        )
     if parcel.pieces:
         response.rooms.extend([piece.payload for piece in parcel.pieces])
     for ended in parcel.ended:
@@ -130,6 +155,7 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         self._attendance.attach(hello.boot_id, hello.edge_name)
         try:
             await self._welcome(stream, hello)
+            await context.write(feed_pb2.AttachResponse())  # the edge knows by it that the stream is in place
             self._handle(stream, first)
             await self._serve(stream, requests, context, tasks)
         finally:
@@ -185,10 +211,8 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         return None
 
     def _handle(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
-        if request.publishes:
-            stream.publish(
-                [Publish(p.number, p.room_id, p.user_id, p.username, p.text, p.key) for p in request.publishes]
-            )
+        if request.HasField("publishes"):
+            stream.publish(_publishes(request.publishes))
         # A request cannot say in which order these were meant; a room too many does less harm than one too few.
         for room_id in request.unfollow_room_ids:
             self._streams.unfollow(stream, room_id)

@@ -69,6 +69,11 @@ class Outcome(msgspec.Struct, gc=False):
     code: ErrorCode | None = None
     retry_after_s: float = 0.0
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the publish has stored the message now."""
+        return self.code is None and not self.is_duplicate
+
 
 class Head(msgspec.Struct, frozen=True, gc=False):
     """Where the log of a room ends: the life it is in and its newest message's number, 0 in an empty room."""
@@ -104,7 +109,7 @@ def runs(publishes: Sequence[Publish], outcomes: Sequence[Outcome]) -> list[Run]
     found: list[Run] = []
     open_runs: dict[str, tuple[list[Message], int]] = {}
     for publish, outcome in zip(publishes, outcomes, strict=True):
-        if outcome.code is not None or outcome.is_duplicate:
+        if not outcome.is_new:
             continue
         room_id = publish.room_id
         message = Message(

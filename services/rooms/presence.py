@@ -239,11 +239,12 @@ class Presence:
                 changes += self._end_boot(boot_id, now)
         while self._counts_due and self._counts_due[0][0] <= now:
             _, room_id = heapq.heappop(self._counts_due)
-            room = self._rooms[room_id]
-            room.is_count_due = False
-            room.counted_at = now
-            changes.append(Change(room_id, Action.COUNT, "", len(room.people)))
-            self._forget_if_empty(room_id)
+            room = self._rooms.get(room_id)
+            if room is not None and room.is_count_due:
+                room.is_count_due = False
+                room.counted_at = now
+                changes.append(Change(room_id, Action.COUNT, "", len(room.people)))
+            self._forget_if_empty(room_id, now)
         return changes
 
     # How it is done.
@@ -302,7 +303,7 @@ class Presence:
         room = self._rooms.get(room_id)
         present = len(room.people) if room else 0
         if room is None or (present if crowd is None else crowd) <= self._crowd:
-            self._forget_if_empty(room_id)
+            self._forget_if_empty(room_id, now)
             return [Change(room_id, action, username, present)]
         if room.is_count_due:
             return []
@@ -310,7 +311,12 @@ class Presence:
         heapq.heappush(self._counts_due, (max(now, room.counted_at + self._count_interval_s), room_id))
         return []
 
-    def _forget_if_empty(self, room_id: str) -> None:
+    def _forget_if_empty(self, room_id: str, now: float) -> None:
         room = self._rooms.get(room_id)
-        if room is not None and not room.people and not room.is_count_due:
+        if room is None or room.people or room.is_count_due:
+            return
+        # An empty room is remembered while another count of it would come too soon.
+        if (until := room.counted_at + self._count_interval_s) <= now:
             del self._rooms[room_id]
+        else:
+            heapq.heappush(self._counts_due, (until, room_id))

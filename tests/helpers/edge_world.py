@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from parley.rooms.v1 import feed_pb2, rooms_pb2
+from parley.rooms.v1 import feed_pb2
 
 from services.common.clock import Clock, SystemClock
 from services.common.counters import Counters
@@ -30,7 +30,7 @@ from services.edge.decisions import User
 from services.edge.edge import Edge
 from services.edge.listener import server_context
 from services.edge.ports import Login, Member, Page, Revocation, Room, RoomSummary
-from tests.helpers import certificates
+from tests.helpers import certificates, columns
 from tests.helpers.raw_client import RawClient
 
 PASSWORD = "correct horse battery"
@@ -295,7 +295,7 @@ class FakeStream:
         for room_id in request.unfollow_room_ids:
             self.followed.pop(room_id, None)
         response = feed_pb2.AttachResponse()
-        for publish in request.publishes:
+        for publish in columns.publish_rows(request.publishes):
             self._publish(publish, response)
         for follow in request.follows:
             self.followed[follow.room_id] = follow.after_seq
@@ -330,7 +330,7 @@ class FakeStream:
             self.followed[room.room_id] = fresh[-1].seq
             self.push(feed_pb2.AttachResponse(rooms=[_room_messages(room, fresh)]))
 
-    def _publish(self, publish: feed_pb2.Publish, response: feed_pb2.AttachResponse) -> None:
+    def _publish(self, publish: columns.PublishRow, response: feed_pb2.AttachResponse) -> None:
         rooms = self.rooms
         room = rooms.rooms.get(publish.room_id)
         code = rooms.refusals.get(publish.text)
@@ -367,19 +367,17 @@ class FakeStream:
 def _append(response: feed_pb2.AttachResponse, room: _MemoryRoom, message: Message) -> None:
     for part in response.rooms:
         if part.room_id == room.room_id:
-            part.messages.append(_message(message))
+            columns.append(part, [_row(message)])
             return
     response.rooms.append(_room_messages(room, [message]))
 
 
 def _room_messages(room: _MemoryRoom, messages: Sequence[Message]) -> feed_pb2.RoomMessages:
-    return feed_pb2.RoomMessages(
-        room_id=room.room_id, epoch=room.epoch, messages=[_message(message) for message in messages]
-    )
+    return columns.room_messages(room.room_id, room.epoch, map(_row, messages))
 
 
-def _message(message: Message) -> rooms_pb2.Message:
-    return rooms_pb2.Message(seq=message.seq, username=message.username, text=message.text, sent_at_ms=message.ts)
+def _row(message: Message) -> columns.MessageRow:
+    return columns.MessageRow(message.seq, message.username, message.text, message.ts)
 
 
 class EdgeWorld:

@@ -24,7 +24,7 @@ from services.common.process import Stop
 from services.common.rpc_client import open_channel
 from services.rooms.__main__ import serve
 from services.rooms.config import RoomsConfig
-from tests.helpers import certificates
+from tests.helpers import certificates, columns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -54,7 +54,7 @@ class Feed:
         self.call = call
         self.boot_id = boot_id
         self.results: dict[int, feed_pb2.PublishResult] = {}
-        self.messages: dict[str, list[rooms_pb2.Message]] = {}
+        self.messages: dict[str, list[columns.MessageRow]] = {}
         self.presence: list[feed_pb2.PresenceChange] = []
         self.ended: list[feed_pb2.MembershipChange] = []
         self.error: ParleyError | None = None
@@ -85,12 +85,12 @@ class Feed:
 
     def _take(self, response: feed_pb2.AttachResponse) -> None:
         self.largest = max(self.largest, response.ByteSize())
-        for result in response.results:
+        for result in columns.results(response):
             assert result.number not in self.results, "a second result"
             self.results[result.number] = result
         for room in response.rooms:
             known = self.messages.setdefault(room.room_id, [])
-            for message in room.messages:
+            for message in columns.message_rows(room):
                 assert not known or message.seq == known[-1].seq + 1, "a gap, a repeat or an inversion"
                 known.append(message)
                 number = self._sent.get(message.text)
@@ -117,10 +117,12 @@ class Feed:
         self._sent |= dict(zip(texts, numbers, strict=True))
         chosen = list(keys) or [f"e{next(_keys)}" for _ in numbers]
         await self.send(
-            publishes=[
-                feed_pb2.Publish(number=n, room_id=room_id, user_id=user_id(name), username=name, text=text, key=key)
-                for n, text, key in zip(numbers, texts, chosen, strict=True)
-            ]
+            publishes=columns.publishes(
+                *(
+                    columns.PublishRow(number, room_id, user_id(name), name, text, key)
+                    for number, text, key in zip(numbers, texts, chosen, strict=True)
+                )
+            )
         )
         return numbers
 

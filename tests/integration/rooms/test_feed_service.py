@@ -9,6 +9,7 @@ import pytest
 from parley.rooms.v1 import feed_pb2, feed_pb2_grpc, rooms_pb2
 
 from services.common.wire.codes import ErrorCode
+from tests.helpers import columns
 from tests.helpers.served_rooms import Edge, ServedRooms, serve_rooms, user_id
 
 if TYPE_CHECKING:
@@ -40,17 +41,20 @@ async def test_a_message_is_acknowledged_and_shown(edge: Edge) -> None:
         assert (first.epoch, first.seq, second.seq, first.error_code) == (room.epoch, 1, 2, "")
         await feed.until_seq(room, 2)
         message = feed.messages[room.room_id][0]
-        assert (message.user_id, message.username, message.text) == (user_id("alice"), "alice", "one")
+        assert (message.username, message.text) == ("alice", "one")
         assert message.sent_at_ms == first.sent_at_ms
+
+
+async def test_an_edge_is_told_that_its_stream_is_in_place(edge: Edge) -> None:
+    async with edge.attach(reads=False) as feed:
+        assert await feed.call.read() == feed_pb2.AttachResponse()
 
 
 async def test_everything_may_come_in_the_first_request(edge: Edge) -> None:
     room = await edge.create("alice", "tea")
-    publish = feed_pb2.Publish(
-        number=5, room_id=room.room_id, user_id=user_id("alice"), username="alice", text="x", key="e1"
-    )
+    publish = columns.PublishRow(5, room.room_id, user_id("alice"), "alice", "x", "e1")
     follow = feed_pb2.Follow(room_id=room.room_id, epoch=room.epoch)
-    async with edge.attach(publishes=[publish], follows=[follow]) as feed:
+    async with edge.attach(publishes=columns.publishes(publish), follows=[follow]) as feed:
         await feed.until_seq(room, 1)
         assert feed.results[5].seq == 1
 
@@ -141,7 +145,7 @@ async def test_unfollowing(edge: Edge) -> None:
     [
         feed_pb2.AttachRequest(),
         feed_pb2.AttachRequest(hello=feed_pb2.EdgeHello(edge_name="edge-1")),
-        feed_pb2.AttachRequest(publishes=[feed_pb2.Publish(number=1, room_id="r", user_id="u", text="x", key="k")]),
+        feed_pb2.AttachRequest(publishes=columns.publishes(columns.PublishRow(1, "r", "u", "u", "x", "k"))),
         feed_pb2.AttachRequest(
             hello=feed_pb2.EdgeHello(
                 edge_name="edge-1",

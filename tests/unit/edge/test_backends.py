@@ -17,7 +17,7 @@ from services.common.wire.requests import History
 from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
 from services.edge.decisions import User
 from services.edge.ports import Login, Member, Revocation, Room
-from tests.helpers import rpc
+from tests.helpers import columns, rpc
 
 AMY = User("u1", "amy", "s1", 0.0)
 SESSION = rooms_pb2.Session(session_id="s1", user_id="u1", username="amy", edge_boot_id="b007")
@@ -50,7 +50,7 @@ class Recorder:
         async for request in requests:
             self.requests.append(request)
             yield feed_pb2.AttachResponse(
-                results=[feed_pb2.PublishResult(number=one.number) for one in request.publishes]
+                results=[feed_pb2.PublishResult(number=one.number) for one in columns.publish_rows(request.publishes)]
             )
 
 
@@ -198,7 +198,7 @@ async def test_the_feeds_stream() -> None:
     async with rooms() as (backend, recorder):
         stream = backend.open_stream()
         try:
-            await stream.write(feed_pb2.AttachRequest(publishes=[feed_pb2.Publish(number=4)]))
+            await stream.write(feed_pb2.AttachRequest(publishes=columns.publishes(columns.PublishRow(4))))
             response = await stream.read()
             assert [result.number for result in response.results] == [4]
         finally:

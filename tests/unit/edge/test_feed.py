@@ -8,16 +8,17 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from parley.rooms.v1 import feed_pb2, rooms_pb2
+from parley.rooms.v1 import feed_pb2
 
 from services.common.clock import FakeClock
-from services.common.counters import Counter, Histogram
+from services.common.counters import Counter
 from services.edge.decisions import Text, User
 from services.edge.feed import Feed
 from services.edge.hub import Hub, Subscriber
 from services.edge.outbox import Outbox
 from services.edge.publisher import Publisher
 from services.edge.qos.classes import QosClass
+from tests.helpers import columns
 
 EPOCH = "e001"
 AMY = User("u1", "amy", "s1", 0.0)
@@ -70,8 +71,7 @@ class World:
             timeout_s=10,
             wake_feed=self.bell.set,
             on_room=lambda: None,
-            acknowledged=Counter(),
-            duration=Histogram((1.0,)),
+            count_stored=lambda _, __: None,
         )
         self.streams: list[FakeStream] = []
         self.present: list[tuple[User, Iterable[str]]] = []
@@ -130,11 +130,7 @@ async def running() -> AsyncIterator[World]:
 
 
 def room_messages(*seqs: int) -> feed_pb2.RoomMessages:
-    return feed_pb2.RoomMessages(
-        room_id="room0001",
-        epoch=EPOCH,
-        messages=[rooms_pb2.Message(seq=seq, username="amy", text=f"t{seq}", sent_at_ms=1) for seq in seqs],
-    )
+    return columns.room_messages("room0001", EPOCH, [columns.MessageRow(seq, "amy", f"t{seq}", 1) for seq in seqs])
 
 
 async def test_a_stream_begins_with_who_is_here_and_what_is_wanted() -> None:
@@ -158,8 +154,8 @@ async def test_what_queues_up_during_a_write_goes_with_the_next() -> None:
         world.stream.writable.set()
         await world.settle()
         first, second = world.stream.written[1:]
-        assert [one.text for one in first.publishes] == ["a"]
-        assert [one.text for one in second.publishes] == ["b", "c"]
+        assert list(first.publishes.texts) == ["a"]
+        assert list(second.publishes.texts) == ["b", "c"]
         assert [(one.room_id, one.epoch, one.after_seq) for one in second.follows] == [("room0001", EPOCH, 4)]
         world.hub.detach_all(world.subscriber)
         await world.settle()
@@ -171,8 +167,8 @@ async def test_a_response_is_results_then_messages() -> None:
         world.hub.attach(world.subscriber, "room0001", epoch=EPOCH, last_seq=0)
         world.submit("a")
         await world.settle()
-        result = feed_pb2.PublishResult(number=1, epoch=EPOCH, seq=1, sent_at_ms=1)
-        await world.respond(results=[result], rooms=[room_messages(1, 2)])
+        stored = feed_pb2.Stored(numbers=[1], epochs=[EPOCH], seqs=[1], sent_at_ms=[1])
+        await world.respond(stored=stored, rooms=[room_messages(1, 2)])
         assert world.order == ["stored a"]
         world.hub.deliver(0.0)
         assert world.hub.bookmarks(world.subscriber) == {"room0001": 0}
@@ -219,7 +215,7 @@ async def test_a_lost_stream_is_opened_again_with_everything_unresolved(end: obj
         await world.clock.advance(1)
         assert world.stream is not lost
         hello, again = world.stream.written
-        assert [one.text for one in again.publishes] == ["a", "b"]
+        assert list(again.publishes.texts) == ["a", "b"]
         assert [(one.room_id, one.after_seq) for one in hello.follows] == [("room0001", 2)]
         (session,) = hello.hello.sessions
         assert (session.session.session_id, session.session.edge_boot_id) == ("s1", "b007")
@@ -234,7 +230,7 @@ async def test_a_failing_write_ends_the_stream() -> None:
         await world.clock.wait_for_sleepers()
         assert lost.is_cancelled
         await world.clock.advance(1)
-        assert [one.text for one in world.stream.written[1].publishes] == ["a"]
+        assert list(world.stream.written[1].publishes.texts) == ["a"]
 
 
 async def test_while_rooms_is_away_it_is_tried_ever_more_slowly() -> None:

@@ -6,11 +6,11 @@ import pytest
 from parley.rooms.v1 import feed_pb2
 
 from services.common.clock import FakeClock
-from services.common.counters import Counter, Histogram
 from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
 from services.edge.publisher import Publisher, refusal_text
 from services.edge.qos.classes import QosClass
+from tests.helpers import columns
 
 
 class Connection:
@@ -36,13 +36,12 @@ class World:
         self.wakes = 0
         self.kicks = 0
         limits = {"texts_max": 100, "bytes_max": 1_000, "batches_max": 2, "timeout_s": 10.0, **changes}
-        self.acknowledged, self.duration = Counter(), Histogram((1.0, 10.0))
+        self.counted: list[tuple[float, int]] = []
         self.publisher = Publisher(
             boot_id="b007",
             wake_feed=self._wake,
             on_room=self._kick,
-            acknowledged=self.acknowledged,
-            duration=self.duration,
+            count_stored=lambda *counted: self.counted.append(counted),
             **limits,
         )
         self.publisher.connected()
@@ -63,23 +62,27 @@ class World:
                 Text("room0001", text, key, None, QosClass.NORMAL, "u1", "amy", self.now, self.connection), self.now
             )
 
-    def take(self) -> list[feed_pb2.Publish]:
+    def take(self) -> list[columns.PublishRow]:
         request = feed_pb2.AttachRequest()
         self.publisher.fill(request)
-        return list(request.publishes)
+        return columns.publish_rows(request.publishes)
 
     def stored(self, *numbers: int) -> None:
-        results = [
-            feed_pb2.PublishResult(number=number, epoch="e001", seq=number * 10, sent_at_ms=1_800) for number in numbers
-        ]
-        self.publisher.resolve(results, self.now)
+        count = len(numbers)
+        stored = feed_pb2.Stored(
+            numbers=numbers,
+            epochs=["e001"] * count,
+            seqs=[number * 10 for number in numbers],
+            sent_at_ms=[1_800] * count,
+        )
+        self.publisher.resolve(stored, [], self.now)
 
     def expire_after(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.publisher.expire(self.now)
 
 
-def texts(batch: list[feed_pb2.Publish]) -> list[str]:
+def texts(batch: list[columns.PublishRow]) -> list[str]:
     return [publish.text for publish in batch]
 
 
@@ -136,6 +139,7 @@ def test_refusals_and_repetitions_are_passed_on() -> None:
     world.take()
     result = feed_pb2.PublishResult
     world.publisher.resolve(
+        feed_pb2.Stored(),
         [
             result(number=1, error_code="not_a_member"),
             result(number=2, error_code="overloaded", retry_after_s=1.5),
@@ -252,6 +256,4 @@ def test_what_is_stored_is_counted_with_the_time_it_took() -> None:
     world.clock.advance(0.75)
     world.stored(1, 2, 3)
     world.stored(3)
-    assert world.acknowledged.value == 3
-    assert world.duration.counts == [1, 2, 0]
-    assert world.duration.sum == 1.25 * 2 + 0.75
+    assert [one for one in world.counted if one[1]] == [(1.25, 2), (0.75, 1)]

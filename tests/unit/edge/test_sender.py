@@ -69,7 +69,11 @@ def test_what_the_transport_does_not_take_stays_and_can_be_passed() -> None:
     world.post(b"!", lane=QosClass.CRITICAL)
     assert world.sender.flush() == (0, 0)
     world.transport.takes = 1 << 30
+    world.marks.clear()
     world.sender.resume()
+    assert world.marks == [world.sender]
+    assert world.sender.flush() == (14, 200_001 - size)
+    assert world.sender.flush() == (0, 0)
     assert world.transport.data[size : size + 2] == b"!n"
     assert len(world.transport.data) == 200_001
     assert world.sender.outbox.waiting_bytes == 0
@@ -80,7 +84,7 @@ def test_resuming_with_nothing_to_say_says_nothing() -> None:
     world = World()
     world.sender.pause(0.0)
     world.sender.resume()
-    assert world.transport.data == b""
+    assert world.marks == []
 
 
 def test_too_much_waiting_is_slow() -> None:

@@ -11,10 +11,11 @@ from parley.rooms.v1 import feed_pb2
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms.bus import MembershipEnded
-from services.rooms.feed import EncodedRun, FeedServicer, _checked_hello, encode_parcel
+from services.rooms.feed import EncodedRun, FeedServicer, _checked_hello, _publishes, encode_parcel
 from services.rooms.messages import RUN_CHARS_MAX, Message, Outcome, Publish, Run, split
 from services.rooms.presence import Action, Change
 from services.rooms.stream import PARCEL_BYTES_MAX, Parcel
+from tests.helpers import columns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,8 +35,8 @@ def test_a_run_is_encoded_once() -> None:
     encoded = EncodedRun(run(3, 5))
     assert (encoded.epoch, encoded.first_seq, encoded.last_seq) == ("epoch", 3, 5)
     assert encoded.size == len(encoded.payload.SerializeToString())
-    assert [(m.seq, m.user_id, m.username, m.text, m.sent_at_ms) for m in encoded.payload.messages] == [
-        (seq, "u1", "alice", f"text {seq}", 1000 + seq) for seq in (3, 4, 5)
+    assert columns.message_rows(encoded.payload) == [
+        columns.MessageRow(seq, "alice", f"text {seq}", 1000 + seq) for seq in (3, 4, 5)
     ]
 
 
@@ -57,12 +58,12 @@ def test_a_parcel_becomes_a_response() -> None:
         changes=[Change("room", action, "bob", 4) for action in Action],
     )
     response = encode_parcel(parcel)
+    assert response.stored == feed_pb2.Stored(numbers=[1], epochs=["epoch"], seqs=[7], sent_at_ms=[1_007])
     assert list(response.results) == [
-        feed_pb2.PublishResult(number=1, epoch="epoch", seq=7, sent_at_ms=1_007),
         feed_pb2.PublishResult(number=2, epoch="epoch", seq=3, sent_at_ms=1_003, duplicate=True),
         feed_pb2.PublishResult(number=3, error_code="overloaded", retry_after_s=0.5),
     ]
-    assert [[m.seq for m in room.messages] for room in response.rooms] == [[7], [8, 9]]
+    assert [[row.seq for row in columns.message_rows(room)] for room in response.rooms] == [[7], [8, 9]]
     assert list(response.membership_changes) == [feed_pb2.MembershipChange(room_id="room", user_id="u2", last_seq=7)]
     assert [feed_pb2.PresenceAction.Name(change.action) for change in response.presence_changes] == [
         f"PRESENCE_ACTION_{name}" for name in ("JOIN", "LEAVE", "ONLINE", "OFFLINE", "COUNT")
@@ -92,6 +93,20 @@ def test_a_stream_begins_with_hello(hello: feed_pb2.EdgeHello | None) -> None:
     with pytest.raises(ParleyError) as caught:
         _checked_hello(feed_pb2.AttachRequest(hello=hello))
     assert caught.value.code is ErrorCode.BAD_REQUEST
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    whole = columns.publishes(
+        columns.PublishRow(1, "r", "u", "n", "t", "k"), columns.PublishRow(2, "r", "u", "n", "t", "l")
+    )
+    assert [publish.key for publish in _publishes(whole)] == ["k", "l"]
+    for name in ("numbers", "room_ids", "user_ids", "usernames", "texts", "keys"):
+        torn = feed_pb2.Publishes()
+        torn.CopyFrom(whole)
+        del getattr(torn, name)[1:]
+        with pytest.raises(ParleyError) as caught:
+            _publishes(torn)
+        assert caught.value.code is ErrorCode.BAD_REQUEST
 
 
 class FakeService:
@@ -142,9 +157,9 @@ async def test_a_stopped_stream_takes_nothing_more() -> None:
     fake: Any = FakeService()
 
     async def requests() -> AsyncIterator[feed_pb2.AttachRequest]:
-        yield feed_pb2.AttachRequest(publishes=[feed_pb2.Publish(text="before")])
+        yield feed_pb2.AttachRequest(publishes=columns.publishes(columns.PublishRow(1, text="before")))
         fake.stopped.set()
-        yield feed_pb2.AttachRequest(publishes=[feed_pb2.Publish(text="behind")])
+        yield feed_pb2.AttachRequest(publishes=columns.publishes(columns.PublishRow(2, text="behind")))
 
     assert await fake.servicer._read(fake, requests()) is None
     assert fake.calls == ["publish before", "wait for room"]

@@ -184,7 +184,15 @@ def test_an_empty_crowd_is_counted_once_more_and_forgotten(presence: Presence) -
         presence.open(session, ["r"], 0)
     presence.close(["p0", "p1", "p2", "p3"], 0)
     assert presence.tick(0)[-1] == Change("r", Action.COUNT, "", 0)
+    for session in people(4):  # the same crowd again, at once
+        presence.open(session, ["r"], 0.1)
+    assert presence.tick(0.9) == []
+    assert presence.tick(1.0) == [Change("r", Action.COUNT, "", 4)]
+    presence.close(["p0", "p1", "p2", "p3"], 5)
+    assert presence.tick(5)[-1] == Change("r", Action.COUNT, "", 0)
+    assert presence.tick(6) == []
     assert presence.next_tick_at() is None
+    assert presence._rooms == {}
 
 
 NAMES = st.sampled_from("abcde")
@@ -295,5 +303,5 @@ class PresenceMachine(RuleBasedStateMachine):
             assert all(later - earlier >= 1 - 1e-9 for earlier, later in itertools.pairwise(times))
 
 
-PresenceMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+PresenceMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestPresenceMachine = PresenceMachine.TestCase

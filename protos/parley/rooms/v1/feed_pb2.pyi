@@ -62,7 +62,7 @@ class AttachRequest(_message.Message):
         """Set in the first request of a stream, and only there."""
 
     @_builtins.property
-    def publishes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Publish]:
+    def publishes(self) -> Global___Publishes:
         """In the order in which they are to be stored."""
 
     @_builtins.property
@@ -73,11 +73,11 @@ class AttachRequest(_message.Message):
         self,
         *,
         hello: Global___EdgeHello | None = ...,
-        publishes: _abc.Iterable[Global___Publish] | None = ...,
+        publishes: Global___Publishes | None = ...,
         follows: _abc.Iterable[Global___Follow] | None = ...,
         unfollow_room_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "publishes", b"publishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["follows", b"follows", "hello", b"hello", "publishes", b"publishes", "unfollow_room_ids", b"unfollow_room_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -142,44 +142,55 @@ class SessionPresence(_message.Message):
 Global___SessionPresence: _TypeAlias = SessionPresence  # noqa: Y015
 
 @_typing.final
-class Publish(_message.Message):
-    """One message to store."""
+class Publishes(_message.Message):
+    """Messages to store, in columns: the n-th entry of each belongs to the n-th message. Making or reading a protobuf
+    message costs Python a microsecond and more, an entry of a column a tenth of that. Columns of different lengths are
+    refused with bad_request, which ends the stream.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NUMBER_FIELD_NUMBER: _builtins.int
-    ROOM_ID_FIELD_NUMBER: _builtins.int
-    USER_ID_FIELD_NUMBER: _builtins.int
-    USERNAME_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    number: _builtins.int
-    """Counts up within one boot of an edge; names the message in PublishResult."""
-    room_id: _builtins.str
-    user_id: _builtins.str
-    username: _builtins.str
-    text: _builtins.str
-    key: _builtins.str
-    """Never empty, at most 80 characters: the same key of the same user in the same room is stored once. Keys
-    that clients chose and keys that an edge made up begin with different letters.
-    """
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    ROOM_IDS_FIELD_NUMBER: _builtins.int
+    USER_IDS_FIELD_NUMBER: _builtins.int
+    USERNAMES_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Count up within one boot of an edge; they name the messages in the answers."""
+
+    @_builtins.property
+    def room_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def usernames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Never empty, at most 80 characters: the same key of the same user in the same room is stored once. Keys that
+        clients chose and keys that an edge made up begin with different letters.
+        """
+
     def __init__(
         self,
         *,
-        number: _builtins.int = ...,
-        room_id: _builtins.str = ...,
-        user_id: _builtins.str = ...,
-        username: _builtins.str = ...,
-        text: _builtins.str = ...,
-        key: _builtins.str = ...,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+        room_ids: _abc.Iterable[_builtins.str] | None = ...,
+        user_ids: _abc.Iterable[_builtins.str] | None = ...,
+        usernames: _abc.Iterable[_builtins.str] | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "number", b"number", "room_id", b"room_id", "text", b"text", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "numbers", b"numbers", "room_ids", b"room_ids", "texts", b"texts", "user_ids", b"user_ids", "usernames", b"usernames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Publish: _TypeAlias = Publish  # noqa: Y015
+Global___Publishes: _TypeAlias = Publishes  # noqa: Y015
 
 @_typing.final
 class Follow(_message.Message):
@@ -213,12 +224,19 @@ Global___Follow: _TypeAlias = Follow  # noqa: Y015
 class AttachResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STORED_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     ROOMS_FIELD_NUMBER: _builtins.int
     PRESENCE_CHANGES_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishResult]: ...
+    def stored(self) -> Global___Stored:
+        """Messages that are stored now."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishResult]:
+        """Messages that an earlier attempt had stored, or that are not stored."""
+
     @_builtins.property
     def rooms(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoomMessages]: ...
     @_builtins.property
@@ -228,21 +246,60 @@ class AttachResponse(_message.Message):
     def __init__(
         self,
         *,
+        stored: Global___Stored | None = ...,
         results: _abc.Iterable[Global___PublishResult] | None = ...,
         rooms: _abc.Iterable[Global___RoomMessages] | None = ...,
         presence_changes: _abc.Iterable[Global___PresenceChange] | None = ...,
         membership_changes: _abc.Iterable[Global___MembershipChange] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["membership_changes", b"membership_changes", "presence_changes", b"presence_changes", "results", b"results", "rooms", b"rooms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["membership_changes", b"membership_changes", "presence_changes", b"presence_changes", "results", b"results", "rooms", b"rooms", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
 
 @_typing.final
+class Stored(_message.Message):
+    """Messages that have been stored, in columns as in Publishes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    SEQS_FIELD_NUMBER: _builtins.int
+    SENT_AT_MS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def seqs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def sent_at_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Unix time in milliseconds."""
+
+    def __init__(
+        self,
+        *,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+        epochs: _abc.Iterable[_builtins.str] | None = ...,
+        seqs: _abc.Iterable[_builtins.int] | None = ...,
+        sent_at_ms: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "numbers", b"numbers", "sent_at_ms", b"sent_at_ms", "seqs", b"seqs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stored: _TypeAlias = Stored  # noqa: Y015
+
+@_typing.final
 class PublishResult(_message.Message):
+    """What became of a message that was not stored now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: _builtins.int
@@ -254,7 +311,7 @@ class PublishResult(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     error_code: _builtins.str
-    """Empty when the message is stored; otherwise why it is not and never will be: not_a_member, no_such_room,
+    """Empty for a duplicate; otherwise why it is not and never will be: not_a_member, no_such_room,
     conflict, overloaded, unavailable, internal.
     """
     retry_after_s: _builtins.float
@@ -285,27 +342,68 @@ Global___PublishResult: _TypeAlias = PublishResult  # noqa: Y015
 
 @_typing.final
 class RoomMessages(_message.Message):
-    """One or more messages of a room with consecutive seq."""
+    """One or more messages of a room with consecutive seq, in columns as in Publishes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> _rooms_pb2.File: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _rooms_pb2.File | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROOM_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
-    MESSAGES_FIELD_NUMBER: _builtins.int
+    FIRST_SEQ_FIELD_NUMBER: _builtins.int
+    USERNAMES_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    SENT_AT_MS_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     epoch: _builtins.str
+    first_seq: _builtins.int
+    """Of the first message; the n-th has first_seq + n."""
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_rooms_pb2.Message]: ...
+    def usernames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def sent_at_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Unix time in milliseconds."""
+
+    @_builtins.property
+    def files(self) -> _containers.MessageMap[_builtins.int, _rooms_pb2.File]:
+        """Of the messages that stand for a file, by seq; their texts are empty."""
+
     def __init__(
         self,
         *,
         room_id: _builtins.str = ...,
         epoch: _builtins.str = ...,
-        messages: _abc.Iterable[_rooms_pb2.Message] | None = ...,
+        first_seq: _builtins.int = ...,
+        usernames: _abc.Iterable[_builtins.str] | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        sent_at_ms: _abc.Iterable[_builtins.int] | None = ...,
+        files: _abc.Mapping[_builtins.int, _rooms_pb2.File] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "messages", b"messages", "room_id", b"room_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "first_seq", b"first_seq", "room_id", b"room_id", "sent_at_ms", b"sent_at_ms", "texts", b"texts", "usernames", b"usernames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
