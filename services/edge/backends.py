@@ -167,7 +167,14 @@ class GrpcRooms:
             query.before_seq = request.before
         response = await _call(self._stub.ListMessages, query, self._timeout_s)
         messages = [
-            Message(message.seq, message.username, message.text, message.sent_at_ms) for message in response.messages
+            Message(
+                message.seq,
+                message.username,
+                message.text,
+                message.sent_at_ms,
+                file_data(message.file) if message.HasField("file") else None,
+            )
+            for message in response.messages
         ]
         return Page(response.room_id, response.epoch, messages, response.first_seq, response.last_seq, response.more)
 
@@ -185,6 +192,11 @@ def _login(response: auth_pb2.LoginResponse | auth_pb2.ResumeResponse) -> Login:
         token=response.token,
         token_expires_at_ms=response.token_expires_at_ms,
     )
+
+
+def file_data(file: rooms_pb2.File) -> dict[str, Any]:
+    """The `file` of a message, as clients see it."""
+    return {"file_id": file.file_id, "name": file.name, "size": file.size, "sha256": file.sha256, "mime": file.mime}
 
 
 def _room(room: rooms_pb2.Room) -> Room:

@@ -21,6 +21,7 @@ from parley.rooms.v1 import feed_pb2, rooms_pb2
 from services.common.clock import Clock
 from services.common.logs import get_logger
 from services.common.wire.events import Message
+from services.edge.backends import file_data
 from services.edge.decisions import User
 from services.edge.hub import Hub
 from services.edge.publisher import Publisher
@@ -182,6 +183,8 @@ class Feed:
             self._publisher.resolve(response.stored, response.results, now)
         for room in response.rooms:
             messages = list(map(Message, count(room.first_seq), room.usernames, room.texts, room.sent_at_ms))
+            for seq, file in room.files.items():
+                messages[seq - room.first_seq].file = file_data(file)
             self._hub.receive(room.room_id, room.epoch, messages, now)
         for change in response.presence_changes:
             action = _ACTIONS.get(change.action)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from parley.rooms.v1 import feed_pb2_grpc, rooms_pb2_grpc
+from parley.rooms.v1 import feed_pb2_grpc, files_pb2_grpc, rooms_pb2_grpc
 
 from services.common.clock import SystemClock
 from services.common.config import load_from_command_line
@@ -20,6 +21,9 @@ from services.rooms.config import RoomsConfig
 from services.rooms.counts import RoomsCounts
 from services.rooms.directory import Directory, Quotas
 from services.rooms.feed import EncodedRun, FeedServicer
+from services.rooms.files.library import Library
+from services.rooms.files.local_contents import LocalContents
+from services.rooms.files.servicer import FileServicer
 from services.rooms.log import MessageLog
 from services.rooms.presence import Presence
 from services.rooms.servicer import RoomsAdminServicer, RoomsServicer
@@ -31,6 +35,7 @@ _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _ALLOW: Final = {
     "parley.rooms.v1.RoomsService": frozenset({"edge"}),
     "parley.rooms.v1.RoomFeedService": frozenset({"edge"}),
+    "parley.rooms.v1.FileService": frozenset({"edge"}),
     "parley.rooms.v1.RoomsAdminService": frozenset({"admin"}),
 }
 
@@ -42,22 +47,21 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
     counts = RoomsCounts(telemetry.counters)
     migrate(config.url, _MIGRATIONS)
     database = Database(config.url, on_commit=counts.on_commit)
+    contents = LocalContents(config.files_path)
     tasks = TaskSet()
     bus = LocalBus()
     try:
         counts.room_count = await database.read(count_rooms)
-        presence = Presence(grace_s=config.presence_grace_s, crowd=config.presence_crowd)
-        attendance = Attendance(presence, bus=bus, clock=clock)
+        attendance = Attendance(
+            Presence(grace_s=config.presence_grace_s, crowd=config.presence_crowd), bus=bus, clock=clock
+        )
         log = MessageLog(database, bus=bus, clock=clock, counts=counts, pending_max=config.publish_queue_max)
         quotas = Quotas(owned_max=config.rooms_per_owner_max, joined_max=config.rooms_per_member_max)
         directory = Directory(database, attendance=attendance, bus=bus, clock=clock, quotas=quotas, counts=counts)
         streams = Streams(bus=bus, encode=EncodedRun)
-
-        def open_stream(boot_id: str) -> Stream:
-            return Stream(
-                boot_id, log=log, encode=EncodedRun, clock=clock, counts=counts, bytes_max=config.stream_bytes_max
-            )
-
+        open_stream = partial(
+            Stream, log=log, encode=EncodedRun, clock=clock, counts=counts, bytes_max=config.stream_bytes_max
+        )
         feed = FeedServicer(
             log=log,
             directory=directory,
@@ -66,15 +70,18 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
             open_stream=open_stream,
             follows_max=config.follows_max,
         )
+        library = Library(
+            database, contents=contents, log=log, bus=bus, clock=clock, limits=config.file_limits, counts=counts.files
+        )
         server = RpcServer(config, allow=_ALLOW)
-        rooms_pb2_grpc.add_RoomsServiceServicer_to_server(
-            RoomsServicer(directory=directory, online_count=attendance.online_count), server.grpc
-        )
-        rooms_pb2_grpc.add_RoomsAdminServiceServicer_to_server(
-            RoomsAdminServicer(directory=directory, online_count=attendance.online_count), server.grpc
-        )
+        rooms = RoomsServicer(directory=directory, online_count=attendance.online_count)
+        admin = RoomsAdminServicer(directory=directory, online_count=attendance.online_count)
+        rooms_pb2_grpc.add_RoomsServiceServicer_to_server(rooms, server.grpc)
+        rooms_pb2_grpc.add_RoomsAdminServiceServicer_to_server(admin, server.grpc)
         feed_pb2_grpc.add_RoomFeedServiceServicer_to_server(feed, server.grpc)
+        files_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(library, counts.files), server.grpc)
         attendance.start(tasks)
+        library.start(tasks)
         prometheus = telemetry.start()
         await server.start()
         write_ready(config, {"grpc": server.address, "prometheus": prometheus})
@@ -83,6 +90,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         await server.stop()
     finally:
         await tasks.close()
+        await contents.close()
         await database.close()
         await telemetry.shutdown()
 

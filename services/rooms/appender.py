@@ -40,6 +40,8 @@ _INSERT: Final = (
     " ON CONFLICT (room_number, key, sender_id) DO NOTHING"
 )
 _DELETE_BEHIND: Final = "DELETE FROM messages WHERE room_number = ? AND seq > ?"
+_SELECT_WHOLE: Final = "SELECT 1 FROM files WHERE file_id = ? AND state = 'whole'"
+_UPDATE_FILE: Final = "UPDATE files SET state = 'posted', seq = ?, changed_at_ms = ? WHERE file_id = ?"
 _UPDATE_ROOM: Final = "UPDATE rooms SET last_seq = ?, last_sent_at_ms = ? WHERE number = ?"
 
 
@@ -77,6 +79,13 @@ class Appender:
             outcomes = self._store_new(cursor, publishes, rooms)
             if outcomes is None:
                 outcomes = self._store_each(cursor, publishes, rooms)
+            posted = [
+                (outcome.seq, outcome.sent_at_ms, publish.file.file_id)
+                for publish, outcome in zip(publishes, outcomes, strict=True)
+                if publish.file is not None and outcome.code is None and not outcome.is_duplicate
+            ]
+            if posted:
+                cursor.executemany(_UPDATE_FILE, posted)
             touched = [room for room in rooms.values() if room.seq != room.before_seq]
             if touched:
                 cursor.executemany(_UPDATE_ROOM, [(room.seq, room.sent_at_ms, room.number) for room in touched])
@@ -117,6 +126,7 @@ class Appender:
                 or publish.user_id not in room.members
                 or not 0 < len(publish.key) <= KEY_CHARS_MAX
                 or len(publish.text) > MAX_TEXT_CHARS
+                or publish.file is not None
             ):
                 refusal = self._refusal(cursor, publish, room)
                 if refusal is not None:
@@ -169,7 +179,7 @@ class Appender:
         if room is None:
             return Outcome(code=ErrorCode.NO_SUCH_ROOM)
         if self._is_member(cursor, room, publish.user_id):
-            return None
+            return None if publish.file is None else _file_refusal(cursor, publish, room)
         earlier = _earlier(cursor, publish, room)
         if earlier is not None and earlier.is_duplicate:
             return earlier
@@ -184,6 +194,16 @@ class Appender:
         room.members.add(user_id)
         self._cached_count += 1
         return True
+
+
+def _file_refusal(cursor: Any, publish: Publish, room: _Room) -> Outcome | None:
+    """A file is posted once, and only while its content is whole: it may have been given up in the meantime."""
+    assert publish.file is not None, "only messages with a file come here"
+    earlier = _earlier(cursor, publish, room)
+    if earlier is not None:
+        return earlier
+    cursor.execute(_SELECT_WHOLE, (publish.file.file_id,))
+    return Outcome(code=ErrorCode.NO_SUCH_FILE) if cursor.fetchone() is None else None
 
 
 def _earlier(cursor: Any, publish: Publish, room: _Room) -> Outcome | None:

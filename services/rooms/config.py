@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.common.config import ServiceConfig
+from services.rooms.files.rules import FileLimits
 from services.rooms.presence import CROWD, GRACE_S
 
 
@@ -35,6 +37,35 @@ class RoomsConfig(ServiceConfig):
     follows_max: int = 100_000
     """Rooms that one edge may follow; each costs about 200 bytes here."""
 
+    files_dir: Path | None = None
+    """Where file bytes are kept; left out, it is `data/files` in the home."""
+
+    file_bytes_max: int = 100 * 1024 * 1024
+    """One file: a minute at 14 Mbit/s."""
+
+    files_per_user_max: int = 1_000
+    file_bytes_per_user_max: int = 2 * 1024**3
+    files_per_room_max: int = 2_000
+    file_bytes_per_room_max: int = 10 * 1024**3
+    """Quotas hold for what is kept, unfinished files included. They are counted anew at each offer, which at 2,000
+    files takes 0.2 ms."""
+
+    unfinished_files_max: int = 32
+    """Files that one person may be sending: more than anybody looks at, and few enough that offers cannot fill a
+    quota that others need."""
+
+    file_transfers_max: int = 128
+    """Uploads, and as many downloads, at one time: an upload takes up to 5 MB of memory, a download 1 MB."""
+
+    file_retention_days: float = 90.0
+    """How long posted files are kept; 0: for ever. Afterwards their messages remain."""
+
+    unfinished_retention_hours: float = 24.0
+    """How long somebody may take to go on with an upload that broke."""
+
+    disk_free_bytes_min: int = 256 * 1024**2
+    """What files leave free on their disk: the message log may need it."""
+
     presence_grace_s: float = GRACE_S
     presence_crowd: int = CROWD
 
@@ -47,11 +78,40 @@ class RoomsConfig(ServiceConfig):
             "stream_bytes_max",
             "follows_max",
             "presence_crowd",
+            "file_bytes_max",
+            "files_per_user_max",
+            "file_bytes_per_user_max",
+            "files_per_room_max",
+            "file_bytes_per_room_max",
+            "unfinished_files_max",
+            "file_transfers_max",
         ):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")
-        if self.presence_grace_s < 0:
-            raise ValueError("presence_grace_s: must not be negative")
+        for key in ("presence_grace_s", "file_retention_days", "unfinished_retention_hours", "disk_free_bytes_min"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}: must not be negative")
+
+    @property
+    def files_path(self) -> Path:
+        """Where file bytes are."""
+        return self.files_dir or self.home / "data" / "files"
+
+    @property
+    def file_limits(self) -> FileLimits:
+        """How much is taken."""
+        return FileLimits(
+            file_bytes_max=self.file_bytes_max,
+            user_bytes_max=self.file_bytes_per_user_max,
+            user_files_max=self.files_per_user_max,
+            room_bytes_max=self.file_bytes_per_room_max,
+            room_files_max=self.files_per_room_max,
+            unfinished_max=self.unfinished_files_max,
+            transfers_max=self.file_transfers_max,
+            free_bytes_min=self.disk_free_bytes_min,
+            retention_s=self.file_retention_days * 86_400,
+            unfinished_retention_s=self.unfinished_retention_hours * 3_600,
+        )
 
     @property
     def url(self) -> str:

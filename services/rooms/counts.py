@@ -5,10 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from services.common.counters import Counters
 
 _BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _SECONDS_BOUNDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class FileCounts:
+    """The metrics of files."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.posted = counters.counter("parley.rooms.files.posted", "1", "Files posted.")
+        self.removed = counters.counter("parley.rooms.files.removed", "1", "Contents removed from the store.")
+        self.bytes_in = counters.counter("parley.rooms.files.bytes_received", "By", "Bytes of files received.")
+        self.bytes_out = counters.counter("parley.rooms.files.bytes_sent", "By", "Bytes of files sent.")
+        self._counters = counters
+
+    def watch(self, uploads: Callable[[], int], downloads: Callable[[], int]) -> None:
+        """Where the numbers of transfers under way come from."""
+        self._counters.gauge("parley.rooms.files.uploads", "1", "Uploads under way.", uploads)
+        self._counters.gauge("parley.rooms.files.downloads", "1", "Downloads under way.", downloads)
 
 
 class RoomsCounts:
@@ -30,6 +48,7 @@ class RoomsCounts:
         self.pages_read = counters.counter(
             "parley.rooms.feed.pages_read", "1", "Pages of the log that streams which were behind have read."
         )
+        self.files = FileCounts(counters)
         self._counters = counters
         self.room_count = 0
         counters.gauge("parley.rooms.count", "1", "Rooms.", lambda: self.room_count)

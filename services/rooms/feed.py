@@ -18,7 +18,7 @@ from services.common.tasks import TaskSet
 from services.common.wire.codes import ErrorCode
 from services.rooms.messages import Publish, Run
 from services.rooms.presence import Action
-from services.rooms.servicer import read_session
+from services.rooms.servicer import encode_file, read_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,6 +64,9 @@ class EncodedRun:
             texts=[message.text for message in messages],
             sent_at_ms=[message.sent_at_ms for message in messages],
         )
+        for message in messages:
+            if message.file is not None:
+                self.payload.files[message.seq].CopyFrom(encode_file(message.file))
         self.size = self.payload.ByteSize()
 
     def after(self, seq: int) -> EncodedRun:

@@ -15,9 +15,9 @@ from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.rooms.appender import Appender
-from services.rooms.messages import Head, Message, Outcome, runs
+from services.rooms.messages import File, Head, Message, Outcome, runs
 from services.rooms.store import find_room_of_member
-from services.rooms.tables import messages, rooms
+from services.rooms.tables import files, messages, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +51,18 @@ _COLUMNS: Final = (
     messages.c.text,
     messages.c.sent_at_ms,
 )
+
+
+FILE_COLUMNS: Final = (
+    files.c.file_id,
+    files.c.name,
+    files.c.size,
+    files.c.sha256,
+    files.c.mime,
+    files.c.transfer_id,
+    files.c.piece_bytes,
+)
+"""The columns of a `File`, in the order of its fields."""
 
 
 class History(NamedTuple):
@@ -216,11 +228,24 @@ def read_after(connection: Connection, number: int, after_seq: int, up_to_seq: i
     """Up to `limit` messages of the room with this number, behind `after_seq`, none behind `up_to_seq`; ascending."""
     query = select(*_COLUMNS).where(messages.c.room_number == number, messages.c.seq > after_seq)
     query = query.where(messages.c.seq <= up_to_seq).order_by(messages.c.seq).limit(limit)
-    return [Message(*row) for row in connection.execute(query)]
+    return _with_files(connection, number, [Message(*row) for row in connection.execute(query)])
 
 
 def read_before(connection: Connection, number: int, before_seq: int, limit: int) -> list[Message]:
     """The last `limit` messages before `before_seq`, ascending."""
     query = select(*_COLUMNS).where(messages.c.room_number == number, messages.c.seq < before_seq)
     query = query.order_by(messages.c.seq.desc()).limit(limit)
-    return [Message(*row) for row in connection.execute(query)][::-1]
+    return _with_files(connection, number, [Message(*row) for row in connection.execute(query)][::-1])
+
+
+def _with_files(connection: Connection, number: int, page: list[Message]) -> list[Message]:
+    """The page with the files that its messages post. Only a message without text can be one of these."""
+    if all(message.text for message in page):
+        return page
+    query = select(files.c.seq, *FILE_COLUMNS).where(
+        files.c.room_number == number, files.c.seq.between(page[0].seq, page[-1].seq)
+    )
+    posted = {seq: File(*columns) for seq, *columns in connection.execute(query)}
+    for message in page:
+        message.file = posted.get(message.seq)
+    return page

@@ -17,6 +17,23 @@ RUN_CHARS_MAX: Final = 60_000
 
 # What a message takes beside its text: ids, names, numbers.
 _MESSAGE_CHARS: Final = 48
+# What a file adds: ids, hash, name and type at their longest.
+_FILE_CHARS: Final = 512
+
+
+class File(msgspec.Struct, frozen=True, gc=False):
+    """A file as the message that posts it describes it.
+
+    `transfer_id` and `piece_bytes` come from version-1 senders, who have names and sizes of their own for the pieces.
+    """
+
+    file_id: str
+    name: str
+    size: int
+    sha256: str
+    mime: str = ""
+    transfer_id: str = ""
+    piece_bytes: int = 0
 
 
 class Publish(msgspec.Struct, gc=False):
@@ -28,6 +45,7 @@ class Publish(msgspec.Struct, gc=False):
     username: str
     text: str
     key: str
+    file: File | None = None
 
 
 class Message(msgspec.Struct, gc=False):
@@ -38,6 +56,7 @@ class Message(msgspec.Struct, gc=False):
     username: str
     text: str
     sent_at_ms: int
+    file: File | None = None
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -93,8 +112,10 @@ def runs(publishes: Sequence[Publish], outcomes: Sequence[Outcome]) -> list[Run]
         if not outcome.is_new:
             continue
         room_id = publish.room_id
-        message = Message(outcome.seq, publish.user_id, publish.username, publish.text, outcome.sent_at_ms)
-        chars = len(message.text) + _MESSAGE_CHARS
+        message = Message(
+            outcome.seq, publish.user_id, publish.username, publish.text, outcome.sent_at_ms, publish.file
+        )
+        chars = _chars(message)
         messages, total = open_runs.get(room_id, (None, 0))
         if messages is None or total + chars > RUN_CHARS_MAX:
             messages, total = [], 0
@@ -104,13 +125,17 @@ def runs(publishes: Sequence[Publish], outcomes: Sequence[Outcome]) -> list[Run]
     return found
 
 
+def _chars(message: Message) -> int:
+    return len(message.text) + (_MESSAGE_CHARS if message.file is None else _MESSAGE_CHARS + _FILE_CHARS)
+
+
 def split(room_id: str, epoch: str, messages: Sequence[Message]) -> list[Run]:
     """Consecutive messages of one room in runs of a bounded size."""
     found: list[Run] = []
     part: list[Message] = []
     total = 0
     for message in messages:
-        chars = len(message.text) + _MESSAGE_CHARS
+        chars = _chars(message)
         if not part or total + chars > RUN_CHARS_MAX:
             part, total = [], 0
             found.append(Run(room_id, epoch, part))

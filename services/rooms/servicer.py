@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from services.rooms.directory import Directory
+    from services.rooms.messages import File, Message
     from services.rooms.store import RoomRecord
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -135,16 +136,7 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
         return rooms_pb2.ListMessagesResponse(
             room_id=room.room_id,
             epoch=room.epoch,
-            messages=[
-                rooms_pb2.Message(
-                    seq=message.seq,
-                    user_id=message.user_id,
-                    username=message.username,
-                    text=message.text,
-                    sent_at_ms=message.sent_at_ms,
-                )
-                for message in messages
-            ],
+            messages=[encode_message(message) for message in messages],
             first_seq=min(1, room.last_seq),
             last_seq=room.last_seq,
             more=more,
@@ -190,6 +182,33 @@ def read_session(session: rooms_pb2.Session) -> Session:
         if not 0 < len(value) <= ID_CHARS_MAX:
             raise _bad_request(f"session.{field}: 1 to {ID_CHARS_MAX} characters")
     return found
+
+
+def encode_message(message: Message) -> rooms_pb2.Message:
+    """The message in the form in which it is sent."""
+    encoded = rooms_pb2.Message(
+        seq=message.seq,
+        user_id=message.user_id,
+        username=message.username,
+        text=message.text,
+        sent_at_ms=message.sent_at_ms,
+    )
+    if message.file is not None:
+        encoded.file.CopyFrom(encode_file(message.file))
+    return encoded
+
+
+def encode_file(file: File) -> rooms_pb2.File:
+    """The description of a file in the form in which it is sent."""
+    return rooms_pb2.File(
+        file_id=file.file_id,
+        name=file.name,
+        size=file.size,
+        sha256=file.sha256,
+        mime=file.mime,
+        transfer_id=file.transfer_id,
+        piece_bytes=file.piece_bytes,
+    )
 
 
 def _reference(reference: str) -> str:

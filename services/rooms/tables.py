@@ -64,6 +64,50 @@ members = Table(
     Index("ix_members_room_username", "room_number", "username"),
 )
 
+# Every file that was offered, from the offer on. `state` is one of
+#   open     bytes are coming in; `size` is what was announced
+#   whole    the content is verified and kept, and its message is not posted yet
+#   posted   `seq` is the message's; `changed_at_ms` is when it was sent
+#   expired  as posted, but the bytes are no longer kept: the row is what the message shows
+# A file that is given up leaves no row. The first three count against the quotas.
+files = Table(
+    "files",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("file_id", String(32), nullable=False),
+    Column("room_number", Integer, nullable=False),
+    Column("user_id", String(16), nullable=False),
+    Column("username", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("mime", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    # Empty while it is not known.
+    Column("sha256", String(64), nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("seq", BigInteger),
+    Column("changed_at_ms", BigInteger, nullable=False),
+    Column("transfer_id", String(32), nullable=False),
+    Column("piece_bytes", Integer, nullable=False),
+    UniqueConstraint("file_id", name="uq_files_file_id"),
+    # Quotas are counted anew at each offer, and need no more than these two indexes.
+    Index("ix_files_user", "user_id", "state", "size"),
+    Index("ix_files_room", "room_number", "state", "size"),
+    Index("ix_files_room_seq", "room_number", "seq"),
+    Index("ix_files_sha256", "sha256", "state"),
+    Index("ix_files_state_changed", "state", "changed_at_ms"),
+)
+
+# Contents that are kept, each once, whoever posted it and wherever. A row is there before the content takes its place
+# in the store and until after it has left it, so that what has no row is an orphan.
+contents = Table(
+    "contents",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    # Nobody refers to it any more, and it is being removed: whoever wants to keep it again waits for that.
+    Column("is_removing", Boolean(create_constraint=False), nullable=False),
+)
+
 # No foreign key to rooms: the log reads and updates the room's row in the same transaction, and a check for every row
 # would cost a tenth of the insert.
 messages = Table(

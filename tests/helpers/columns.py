@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from parley.rooms.v1 import feed_pb2
+from parley.rooms.v1 import feed_pb2, rooms_pb2
 
 
 class PublishRow(NamedTuple):
@@ -26,6 +26,7 @@ class MessageRow(NamedTuple):
     username: str
     text: str
     sent_at_ms: int
+    file: rooms_pb2.File | None = None
 
 
 def publishes(*rows: PublishRow) -> feed_pb2.Publishes:
@@ -59,11 +60,14 @@ def append(target: feed_pb2.RoomMessages, rows: Iterable[MessageRow]) -> None:
         target.usernames.append(row.username)
         target.texts.append(row.text)
         target.sent_at_ms.append(row.sent_at_ms)
+        if row.file is not None:
+            target.files[row.seq].CopyFrom(row.file)
 
 
 def message_rows(room: feed_pb2.RoomMessages) -> list[MessageRow]:
     rows = zip(room.usernames, room.texts, room.sent_at_ms, strict=True)
-    return [MessageRow(room.first_seq + index, *row) for index, row in enumerate(rows)]
+    files = dict(room.files)
+    return [MessageRow(seq, *row, files.get(seq)) for seq, row in enumerate(rows, start=room.first_seq)]
 
 
 def results(response: feed_pb2.AttachResponse) -> list[feed_pb2.PublishResult]:

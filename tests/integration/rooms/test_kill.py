@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import random
 import sqlite3
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
-from services.common.rpc_client import open_channel
-from tests.helpers import certificates
-from tests.helpers.served_rooms import Edge
+from tests.helpers.rooms_process import rooms_process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from parley.rooms.v1 import rooms_pb2
@@ -33,47 +27,6 @@ if TYPE_CHECKING:
 
 LIVES = 3
 ROUNDS = 20_000  # more than any life is long enough for
-STARTED_S = 30.0
-
-
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    material = certificates.shared()
-    certificate, key = material.pair("rooms")
-    settings = {
-        "certificate": certificate,
-        "private_key": key,
-        "ca": material.grpc_ca,
-        "home": folder,
-        "ready_file": folder / "ready.json",
-    }
-    environ = os.environ | {f"PARLEY_ROOMS_{name.upper()}": str(value) for name, value in settings.items()}
-    environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen([sys.executable, "-m", "services.rooms"], env=environ, stderr=subprocess.DEVNULL)
-
-
-@contextlib.asynccontextmanager
-async def process(folder: Path) -> AsyncIterator[tuple[subprocess.Popen[bytes], Edge]]:
-    """A rooms process on the database in `folder`, and an edge that is connected to it."""
-    ready = folder / "ready.json"
-    ready.unlink(missing_ok=True)
-    started = start(folder)
-    try:
-        async with asyncio.timeout(STARTED_S):
-            for _ in range(100_000):
-                if ready.exists():
-                    break
-                assert started.poll() is None
-                await asyncio.sleep(0.02)
-        channel = open_channel(
-            json.loads(ready.read_text())["grpc"],
-            config=certificates.shared().config("edge", folder),
-            server="rooms",
-        )
-        yield started, Edge("edge-1", f"boot{started.pid}", channel)
-        await channel.close()
-    finally:
-        started.kill()
-        await asyncio.to_thread(started.wait)
 
 
 @dataclass
@@ -159,7 +112,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, seed: 
     history = History()
     cut_off = 0
     for life in range(LIVES):
-        async with process(tmp_path) as (started, edge):
+        async with rooms_process(tmp_path) as (started, edge):
             if life == 0:
                 for n in range(3):
                     await edge.create("alice", f"room {n}")
@@ -175,7 +128,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, seed: 
         cut_off += len(history.unknown)
     assert len(history.acknowledged) > 50
     assert cut_off > 0, "no message was under way when the process died"
-    async with process(tmp_path) as (_, edge):
+    async with rooms_process(tmp_path) as (_, edge):
         rooms = await edge.open("alice")
         async with edge.attach() as feed:
             for room in rooms:

@@ -35,7 +35,9 @@ def test_a_run_is_encoded_once() -> None:
     encoded = EncodedRun(run(3, 5))
     assert (encoded.epoch, encoded.first_seq, encoded.last_seq) == ("epoch", 3, 5)
     assert encoded.size == len(encoded.payload.SerializeToString())
-    assert columns.message_rows(encoded.payload) == [(seq, "alice", f"text {seq}", 1000 + seq) for seq in (3, 4, 5)]
+    assert columns.message_rows(encoded.payload) == [
+        columns.MessageRow(seq, "alice", f"text {seq}", 1000 + seq) for seq in (3, 4, 5)
+    ]
 
 
 @pytest.mark.parametrize("seq", [3, 4])

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms.bus import MembershipEnded
-from services.rooms.messages import Head, Outcome, Publish, Run
+from services.rooms.messages import File, Head, Outcome, Publish, Run
 from tests.helpers.rooms_world import RoomsWorld, publish, rooms_world
 
 if TYPE_CHECKING:
@@ -243,3 +243,12 @@ async def test_pages(world: RoomsWorld) -> None:
     assert await world.log.page("unknown0000", after_seq=0, up_to_seq=1, limit=1) is None
     assert await world.log.heads([]) == {}
     assert set(await world.log.heads([room.room_id, "unknown0000"])) == {room.room_id}
+
+
+async def test_a_file_that_was_given_up_is_not_posted(world: RoomsWorld) -> None:
+    room = await world.create("alice", "lobby")
+    posting = publish("alice", room.room_id, "", "f1")
+    posting.file = File("a" * 32, "a.txt", 1, "0" * 64)
+    ordinary = publish("alice", room.room_id, "hi")
+    assert seqs(await world.append(posting, ordinary)) == ["no_such_file", 1]
+    assert [message.file for message in await world.stored(room)] == [None]

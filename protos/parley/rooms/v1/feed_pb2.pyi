@@ -346,12 +346,34 @@ class RoomMessages(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        @_builtins.property
+        def value(self) -> _rooms_pb2.File: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _rooms_pb2.File | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROOM_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     FIRST_SEQ_FIELD_NUMBER: _builtins.int
     USERNAMES_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     SENT_AT_MS_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     epoch: _builtins.str
     first_seq: _builtins.int
@@ -364,6 +386,10 @@ class RoomMessages(_message.Message):
     def sent_at_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Unix time in milliseconds."""
 
+    @_builtins.property
+    def files(self) -> _containers.MessageMap[_builtins.int, _rooms_pb2.File]:
+        """Of the messages that stand for a file, by seq; their texts are empty."""
+
     def __init__(
         self,
         *,
@@ -373,10 +399,11 @@ class RoomMessages(_message.Message):
         usernames: _abc.Iterable[_builtins.str] | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         sent_at_ms: _abc.Iterable[_builtins.int] | None = ...,
+        files: _abc.Mapping[_builtins.int, _rooms_pb2.File] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first_seq", b"first_seq", "room_id", b"room_id", "sent_at_ms", b"sent_at_ms", "texts", b"texts", "usernames", b"usernames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "first_seq", b"first_seq", "room_id", b"room_id", "sent_at_ms", b"sent_at_ms", "texts", b"texts", "usernames", b"usernames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

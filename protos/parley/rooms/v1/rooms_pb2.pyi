@@ -116,12 +116,17 @@ class Message(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     SENT_AT_MS_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     user_id: _builtins.str
     username: _builtins.str
     text: _builtins.str
     sent_at_ms: _builtins.int
     """Unix time in milliseconds."""
+    @_builtins.property
+    def file(self) -> Global___File:
+        """Set where the message posts a file; its text is then empty."""
+
     def __init__(
         self,
         *,
@@ -130,14 +135,59 @@ class Message(_message.Message):
         username: _builtins.str = ...,
         text: _builtins.str = ...,
         sent_at_ms: _builtins.int = ...,
+        file: Global___File | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sent_at_ms", b"sent_at_ms", "seq", b"seq", "text", b"text", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "sent_at_ms", b"sent_at_ms", "seq", b"seq", "text", b"text", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class File(_message.Message):
+    """A file as the message that posted it describes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    MIME_FIELD_NUMBER: _builtins.int
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    PIECE_BYTES_FIELD_NUMBER: _builtins.int
+    file_id: _builtins.str
+    """32 lower-case hex digits."""
+    name: _builtins.str
+    """As the sender gave it: whoever saves it makes it safe first."""
+    size: _builtins.int
+    sha256: _builtins.str
+    """64 lower-case hex digits."""
+    mime: _builtins.str
+    """May be empty."""
+    transfer_id: _builtins.str
+    """Only from a version-1 sender: its id of the transfer, and the bytes in each of its pieces but the last."""
+    piece_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        file_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        size: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        mime: _builtins.str = ...,
+        transfer_id: _builtins.str = ...,
+        piece_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "mime", b"mime", "name", b"name", "piece_bytes", b"piece_bytes", "sha256", b"sha256", "size", b"size", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___File: _TypeAlias = File  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
