@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "parley.auth.v1.AuthAdminService": {"admin"},
     "parley.rooms.v1.RoomsService": {"edge"},
     "parley.rooms.v1.RoomFeedService": {"edge"},
+    "parley.rooms.v1.FileService": {"edge"},
     "parley.rooms.v1.RoomsAdminService": {"admin"},
     "parley.edge.v1.EdgeAdminService": {"admin"},
     "parley.metrics.v1.MetricsService": {"admin"},
@@ -45,6 +46,7 @@ OWN = {
     "rooms-1": {
         "parley.rooms.v1.RoomsService",
         "parley.rooms.v1.RoomFeedService",
+        "parley.rooms.v1.FileService",
         "parley.rooms.v1.RoomsAdminService",
     },
     "edge-1": {"parley.edge.v1.EdgeAdminService"},
