@@ -156,7 +156,11 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         try:
             await self._welcome(stream, hello)
             await context.write(feed_pb2.AttachResponse())  # the edge knows by it that the stream is in place
-            self._handle(stream, first)
+            # What an edge asks about again may be stored already: its result must pass the event that a follow reads
+            # from the log.
+            self._publish(stream, first)
+            await self._log.settled()
+            self._follow(stream, first)
             await self._serve(stream, requests, context, tasks)
         finally:
             await tasks.close()
@@ -211,8 +215,14 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         return None
 
     def _handle(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
+        self._publish(stream, request)
+        self._follow(stream, request)
+
+    def _publish(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
         if request.HasField("publishes"):
             stream.publish(_publishes(request.publishes))
+
+    def _follow(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
         # A request cannot say in which order these were meant; a room too many does less harm than one too few.
         for room_id in request.unfollow_room_ids:
             self._streams.unfollow(stream, room_id)

@@ -59,6 +59,19 @@ async def test_everything_may_come_in_the_first_request(edge: Edge) -> None:
         assert feed.results[5].seq == 1
 
 
+async def test_results_of_the_first_request_pass_what_its_follows_read(edge: Edge) -> None:
+    """Asked again on a new stream, a text that is stored already is answered before it is shown."""
+    room = await edge.create("alice", "tea")
+    async with edge.attach() as feed:
+        await feed.say("alice", room.room_id, *(f"text {n}" for n in range(50)), keys=[f"e{n}" for n in range(50)])
+    rows = [columns.PublishRow(n + 1, room.room_id, user_id("alice"), "alice", f"text {n}", f"e{n}") for n in range(50)]
+    follow = feed_pb2.Follow(room_id=room.room_id, epoch=room.epoch)
+    async with edge.attach(publishes=columns.publishes(*rows), follows=[follow]) as feed:
+        await feed.until(lambda: feed.messages or len(feed.results) == 50)
+        assert len(feed.results) == 50
+        await feed.until_seq(room, 50)
+
+
 async def test_refusals_come_as_results(edge: Edge) -> None:
     room = await edge.create("alice", "tea")
     async with edge.attach() as feed:
@@ -206,10 +219,10 @@ async def test_what_a_broken_stream_had_sent_is_stored_once(edge: Edge) -> None:
                     await asyncio.sleep(0.002)
             feed.call.cancel()
     async with edge.attach() as feed:
-        await feed.follow(room, 0)
         results = await feed.say("alice", room.room_id, *texts, keys=keys)
         assert [result.error_code for result in results] == [""] * 400
         assert [result.seq for result in results] == list(range(1, 401))
+        await feed.follow(room, 0)
         await feed.until_seq(room, 400)
         assert [m.text for m in feed.messages[room.room_id]] == texts
 
