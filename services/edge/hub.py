@@ -128,7 +128,9 @@ class Hub:
         """The messages that a replay still has to bring, where the room's tail has all of them; otherwise none."""
         room = subscriber.rooms.get(room_id)
         replay = None if room is None else room.replaying.get(subscriber)
-        if room is None or replay is None or not room.tail or room.tail[0].seq > replay.cursor + 1:
+        if room is None or replay is None or not room.tail:
+            return []
+        if room.tail[0].seq > replay.cursor + 1 or room.tail[-1].seq < replay.start:
             return []
         return [message for message in room.tail if message.seq > replay.cursor]
 
