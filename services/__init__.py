@@ -19,3 +19,5 @@ IS_GRPC_TLS_1_3_ONLY = (
 os.environ["GRPC_SSL_CIPHER_SUITES"] = TLS_1_2_SUITES_THAT_NEVER_MATCH
 # gRPC's C core writes lines of its own to stderr for every failed handshake, which are not our structured logs.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# No process forks and goes on using gRPC; its handlers around fork(2) only get in the way of starting programs.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
