@@ -143,9 +143,9 @@ Global___SessionPresence: _TypeAlias = SessionPresence  # noqa: Y015
 
 @_typing.final
 class Publishes(_message.Message):
-    """Messages to store, in columns: the n-th entry of each belongs to the n-th message. Making or reading a protobuf
-    message costs Python a microsecond and more, an entry of a column a tenth of that. Columns of different lengths are
-    refused with bad_request, which ends the stream.
+    """Messages to store, in columns: the n-th entry of each belongs to the n-th message. To make, send and read a protobuf
+    message for each costs Python four times as much. Columns of different lengths are refused with bad_request, which
+    ends the stream.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
