@@ -184,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         now = self._shared.clock.monotonic()
         if isinstance(reply, Reply):
-            self._reply(reply)
+            self.reply(reply)
         else:
             self._sender.post((reply, command.qos_class, None, 0))
         self._shared.traffic.request_duration.observe(now - command.received_at)
@@ -207,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
         """A text is not stored, or (unknown_outcome) may not be."""
         if not self.is_open:
             return
-        self._reply(failure("text_message", text.re, code, message, retry_after_s=retry_after_s, room_id=text.room_id))
+        self.reply(failure("text_message", text.re, code, message, retry_after_s=retry_after_s, room_id=text.room_id))
         if decisions := self._session.finish_text(now):
             self._carry_out(decisions, now)
 
@@ -319,12 +319,12 @@ class Connection(asyncio.BufferedProtocol):
             if kind is Text:
                 self._offer_text(decision, now)  # type: ignore[arg-type]
             elif kind is Reply:
-                self._reply(decision)  # type: ignore[arg-type]
+                self.reply(decision)  # type: ignore[arg-type]
             elif kind is Command:
                 self._offer_command(decision, now)  # type: ignore[arg-type]
             elif kind is Pulse:
                 rooms = {} if self._subscriber is None else self._shared.hub.bookmarks(self._subscriber)
-                self._reply(Reply("heartbeat", {"rooms": rooms}, decision.re, lane=QosClass.CRITICAL))  # type: ignore[union-attr]
+                self.reply(Reply("heartbeat", {"rooms": rooms}, decision.re, lane=QosClass.CRITICAL))  # type: ignore[union-attr]
             elif isinstance(decision, Close):
                 if decision.reason is not None:
                     self.close(decision.reason)
@@ -348,7 +348,8 @@ class Connection(asyncio.BufferedProtocol):
             )
             self.complete(command, reply)
 
-    def _reply(self, reply: Reply) -> None:
+    def reply(self, reply: Reply) -> None:
+        """Send a frame."""
         if "code" in reply.data:
             self._shared.traffic.errors.add()
         try:

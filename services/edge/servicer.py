@@ -10,6 +10,9 @@ from services.common.errors import ParleyError
 from services.common.identity import peer_identity
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
+from services.common.wire.limits import MAX_TEXT_CHARS, PROTOCOL_VERSION
+from services.common.wire.text import is_clean_text
+from services.edge.decisions import Reply
 from services.edge.directory import Directory
 from services.edge.qos.classes import QosClass
 from services.edge.qos.pump import ClassUpdate, Pump
@@ -65,6 +68,19 @@ class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
         _log.info("connection closed by an operator", connection_id=connection.id, operator=str(peer_identity(context)))
         connection.close("revoked")
         return edge_pb2.DisconnectResponse()
+
+    async def SendNotice(  # noqa: N802
+        self, request: edge_pb2.SendNoticeRequest, context: Context
+    ) -> edge_pb2.SendNoticeResponse:
+        """Shows a text to everyone who is logged in here."""
+        if not 1 <= len(request.text) <= MAX_TEXT_CHARS or not is_clean_text(request.text):
+            raise ParleyError(ErrorCode.BAD_REQUEST, f"text: 1 to {MAX_TEXT_CHARS} characters, no control characters")
+        notice = Reply("notice", {"text": request.text}, lane=QosClass.CRITICAL)
+        recipients = [one for one in self._directory if one.user is not None and one.version == PROTOCOL_VERSION]
+        for connection in recipients:
+            connection.reply(notice)
+        _log.info("notice sent by an operator", recipients=len(recipients), operator=str(peer_identity(context)))
+        return edge_pb2.SendNoticeResponse(recipient_count=len(recipients))
 
     async def GetQos(self, _: edge_pb2.GetQosRequest, __: Context) -> edge_pb2.GetQosResponse:  # noqa: N802
         """Shows the scheduler: targets, shares, what waits and what was done."""

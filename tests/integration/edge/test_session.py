@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from parley.edge.v1 import edge_pb2
 from parley.rooms.v1 import feed_pb2
 
 from services.common.errors import ParleyError
@@ -35,6 +38,15 @@ async def test_two_people_talk(tmp_path: Path) -> None:
             (message,) = await client.messages(room_id, 1)
             assert (message["seq"], message["username"], message["text"]) == (1, "alice", "hi")
             assert message["ts"] == stored["data"]["ts"]
+
+
+async def test_an_operators_notice_is_shown(tmp_path: Path) -> None:
+    async with edge_world(tmp_path) as world:
+        _, (alice,) = await lobby(world, "alice")
+        context: Any = SimpleNamespace(auth_context=dict)
+        await world.edge.servicer.SendNotice(edge_pb2.SendNoticeRequest(text="down at ten"), context)
+        notice = await alice.event("notice")
+        assert (notice["priority"], notice["data"]) == (4, {"text": "down at ten"})
 
 
 async def test_what_the_server_is_is_said_to_hello(tmp_path: Path) -> None:

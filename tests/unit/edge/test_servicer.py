@@ -9,8 +9,9 @@ from parley.edge.v1 import edge_pb2
 from services.common.clock import FakeClock
 from services.common.counters import Histogram
 from services.common.errors import ParleyError
+from services.common.wire.codes import ErrorCode
 from services.common.wire.requests import JoinRoom
-from services.edge.decisions import Command, User
+from services.edge.decisions import Command, Reply, User
 from services.edge.directory import Directory
 from services.edge.qos.classes import DEFAULT_SETTINGS, QosClass
 from services.edge.qos.pump import Pump
@@ -30,9 +31,13 @@ class Connection:
     waiting_bytes: int = 30
     room_ids: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+    notices: list[tuple[str, str]] = field(default_factory=list)
 
     def close(self, reason: str) -> None:
         self.closed.append(reason)
+
+    def reply(self, reply: Reply) -> None:
+        self.notices.append((reply.type, reply.data["text"]))
 
 
 class Context:
@@ -126,3 +131,21 @@ async def test_the_scheduler_is_shown_and_changed() -> None:
 async def test_what_makes_no_sense_is_refused(update: edge_pb2.UpdateQosRequest) -> None:
     with pytest.raises(ParleyError, match="bad_request"):
         await World().servicer.UpdateQos(update, CONTEXT)
+
+
+async def test_a_notice_goes_to_everyone_whose_version_has_it() -> None:
+    world = World()
+    amy = User("u1", "amy", "s1", 0.0)
+    connections = [Connection(1, amy), Connection(2), Connection(3, amy, version=1)]
+    for connection in connections:
+        world.directory.add(connection)
+    response = await world.servicer.SendNotice(edge_pb2.SendNoticeRequest(text="down at ten"), CONTEXT)
+    assert response.recipient_count == 1
+    assert [connection.notices for connection in connections] == [[("notice", "down at ten")], [], []]
+
+
+@pytest.mark.parametrize("text", ["", "x" * 4_001, "red \x1b[31m"])
+async def test_a_notice_is_clean_text(text: str) -> None:
+    with pytest.raises(ParleyError) as caught:
+        await World().servicer.SendNotice(edge_pb2.SendNoticeRequest(text=text), CONTEXT)
+    assert caught.value.code is ErrorCode.BAD_REQUEST

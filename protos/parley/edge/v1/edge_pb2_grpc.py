@@ -45,6 +45,11 @@ class EdgeAdminServiceStub:
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.DisconnectRequest.SerializeToString,
                 response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.DisconnectResponse.FromString,
                 _registered_method=True)
+        self.SendNotice = channel.unary_unary(
+                '/parley.edge.v1.EdgeAdminService/SendNotice',
+                request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeRequest.SerializeToString,
+                response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeResponse.FromString,
+                _registered_method=True)
         self.GetQos = channel.unary_unary(
                 '/parley.edge.v1.EdgeAdminService/GetQos',
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetQosRequest.SerializeToString,
@@ -70,6 +75,14 @@ class EdgeAdminServiceServicer:
 
     def Disconnect(self, request, context):
         """Closes a connection with `goodbye` revoked. Errors: bad_request (no such connection).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendNotice(self, request, context):
+        """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
+        Errors: bad_request (not 1 to 4,000 characters of clean text).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +114,11 @@ def add_EdgeAdminServiceServicer_to_server(servicer, server):
                     servicer.Disconnect,
                     request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.DisconnectRequest.FromString,
                     response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.DisconnectResponse.SerializeToString,
+            ),
+            'SendNotice': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendNotice,
+                    request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeRequest.FromString,
+                    response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeResponse.SerializeToString,
             ),
             'GetQos': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQos,
@@ -168,6 +186,33 @@ class EdgeAdminService:
             '/parley.edge.v1.EdgeAdminService/Disconnect',
             parley_dot_edge_dot_v1_dot_edge__pb2.DisconnectRequest.SerializeToString,
             parley_dot_edge_dot_v1_dot_edge__pb2.DisconnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendNotice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.edge.v1.EdgeAdminService/SendNotice',
+            parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeRequest.SerializeToString,
+            parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class EdgeAdminServiceStub:
     """Lists the connections of this edge, oldest first."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_edge_pb2.DisconnectRequest, _edge_pb2.DisconnectResponse]
     """Closes a connection with `goodbye` revoked. Errors: bad_request (no such connection)."""
+    SendNotice: _grpc.UnaryUnaryMultiCallable[_edge_pb2.SendNoticeRequest, _edge_pb2.SendNoticeResponse]
+    """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
+    Errors: bad_request (not 1 to 4,000 characters of clean text).
+    """
     GetQos: _grpc.UnaryUnaryMultiCallable[_edge_pb2.GetQosRequest, _edge_pb2.GetQosResponse]
     """Shows the scheduler: targets, shares, what waits and what was done."""
     UpdateQos: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UpdateQosRequest, _edge_pb2.UpdateQosResponse]
@@ -51,6 +55,10 @@ class EdgeAdminServiceAsyncStub(EdgeAdminServiceStub):
     """Lists the connections of this edge, oldest first."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_edge_pb2.DisconnectRequest, _edge_pb2.DisconnectResponse]  # type: ignore[assignment]
     """Closes a connection with `goodbye` revoked. Errors: bad_request (no such connection)."""
+    SendNotice: _aio.UnaryUnaryMultiCallable[_edge_pb2.SendNoticeRequest, _edge_pb2.SendNoticeResponse]  # type: ignore[assignment]
+    """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
+    Errors: bad_request (not 1 to 4,000 characters of clean text).
+    """
     GetQos: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetQosRequest, _edge_pb2.GetQosResponse]  # type: ignore[assignment]
     """Shows the scheduler: targets, shares, what waits and what was done."""
     UpdateQos: _aio.UnaryUnaryMultiCallable[_edge_pb2.UpdateQosRequest, _edge_pb2.UpdateQosResponse]  # type: ignore[assignment]
@@ -74,6 +82,16 @@ class EdgeAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.DisconnectResponse, _abc.Awaitable[_edge_pb2.DisconnectResponse]]:
         """Closes a connection with `goodbye` revoked. Errors: bad_request (no such connection)."""
+
+    @_abc_1.abstractmethod
+    def SendNotice(
+        self,
+        request: _edge_pb2.SendNoticeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.SendNoticeResponse, _abc.Awaitable[_edge_pb2.SendNoticeResponse]]:
+        """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
+        Errors: bad_request (not 1 to 4,000 characters of clean text).
+        """
 
     @_abc_1.abstractmethod
     def GetQos(
