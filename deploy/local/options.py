@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from deploy.local.failures import StartError
 from deploy.local.ports import CLIENT_PORT, LOOPBACK
@@ -13,6 +14,24 @@ if TYPE_CHECKING:
     import argparse
 
 EDGES_MAX = 32  # more processes than a machine has cores only cost memory
+ROOMS_MAX = 16
+DATABASE_SCHEMES = ("postgresql", "postgresql+psycopg")
+REDIS_SCHEMES = ("redis", "rediss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A database or Redis server that is not part of the stack. The files' paths are absolute."""
+
+    url: str = field(repr=False)  # may hold a password
+    password_file: Path | None = None
+    ca_file: Path | None = None
+
+    def settings(self, prefix: str) -> dict[str, str]:
+        """What a service is told of it: `<prefix>_url`, and the files where there are any."""
+        files = {"password_file": self.password_file, "ca_file": self.ca_file}
+        told = {f"{prefix}_{key}": str(path) for key, path in files.items() if path is not None}
+        return {f"{prefix}_url": self.url, **told}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +42,9 @@ class Options:
     host: str = LOOPBACK
     port: int = CLIENT_PORT
     edges: int = 1
+    rooms: int = 1
+    database: Server | None = None
+    redis: Server | None = None
     config: Path | None = None
 
     @property
@@ -39,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=LOOPBACK, metavar="H", help="address for clients (default: %(default)s)")
     parser.add_argument("--port", type=int, default=CLIENT_PORT, metavar="P", help="first edge's port (default: 8888)")
     parser.add_argument("--edges", type=int, default=1, metavar="N", help="edge processes, on ports P, P+1, …")
-    parser.add_argument("--rooms", type=int, default=1, metavar="N", help="rooms processes (1: SQLite has one writer)")
-    parser.add_argument("--database", metavar="URL", help="where the data is; for now only its own SQLite files")
-    parser.add_argument("--redis", metavar="URL", help="for several rooms processes; not supported yet")
+    parser.add_argument("--rooms", type=int, default=1, metavar="N", help="rooms processes; several need both servers")
+    _add_server(parser, "database", "PostgreSQL for accounts, rooms and messages (default: SQLite files in the home)")
+    _add_server(parser, "redis", "Redis, by which several rooms processes wake each other")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file for the services")
 
 
@@ -53,22 +75,54 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
         raise StartError(f"--port {arguments.port}: the edges' ports must be between 1 and 65535")
     if not arguments.host:
         raise StartError("--host: must not be empty")
-    _refuse_what_needs_a_database_server(arguments)
+    database = _server(arguments, "database", DATABASE_SCHEMES)
+    redis = _server(arguments, "redis", REDIS_SCHEMES)
+    if not 1 <= arguments.rooms <= ROOMS_MAX:
+        raise StartError(f"--rooms {arguments.rooms}: between 1 and {ROOMS_MAX}")
+    if arguments.rooms > 1 and (database is None or redis is None):
+        raise StartError(
+            f"--rooms {arguments.rooms}: several rooms processes need --database and --redis, because SQLite has one "
+            "writer and they wake each other over Redis"
+        )
+    if redis is not None and database is None:
+        raise StartError("--redis: needs --database too; with SQLite there is one rooms process, which wakes nobody")
     return Options(
         home=arguments.home.resolve(),
         host=arguments.host,
         port=arguments.port,
         edges=arguments.edges,
+        rooms=arguments.rooms,
+        database=database,
+        redis=redis,
         config=arguments.config.resolve() if arguments.config is not None else None,
     )
 
 
-def _refuse_what_needs_a_database_server(arguments: argparse.Namespace) -> None:
-    if arguments.rooms != 1:
-        raise StartError(
-            f"--rooms {arguments.rooms}: only 1 works, because the data is in SQLite and SQLite has one writer"
-        )
-    if arguments.database is not None:
-        raise StartError("--database: only the home's own SQLite files are supported, which need no URL")
-    if arguments.redis is not None:
-        raise StartError("--redis: one rooms process needs no Redis, and more than one is not supported")
+def _add_server(parser: argparse.ArgumentParser, name: str, purpose: str) -> None:
+    parser.add_argument(f"--{name}", metavar="URL", help=purpose)
+    parser.add_argument(
+        f"--{name}-password-file", type=Path, metavar="FILE", help="its password: arguments can be read by all users"
+    )
+    parser.add_argument(f"--{name}-ca-file", type=Path, metavar="FILE", help="verify it over TLS with this authority")
+
+
+def _server(arguments: argparse.Namespace, name: str, schemes: tuple[str, ...]) -> Server | None:
+    url = getattr(arguments, name)
+    files = {key: getattr(arguments, f"{name}_{key}") for key in ("password_file", "ca_file")}
+    for key, path in files.items():
+        option = f"--{name}-{key.replace('_', '-')}"
+        if path is None:
+            continue
+        if url is None:
+            raise StartError(f"{option}: needs --{name}")
+        if not path.is_file():
+            raise StartError(f"{option} {path}: there is no such file")
+    if url is None:
+        return None
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise StartError(f"--{name}: not a URL ({error})") from error
+    if scheme not in schemes:  # the URL may hold a password, and is not repeated
+        raise StartError(f"--{name}: a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    return Server(url=url, **{key: path.resolve() if path is not None else None for key, path in files.items()})

@@ -44,8 +44,8 @@ def make(options: Options, layout: Layout, certificates: Paths, picker: PortPick
     """
     for port in options.client_ports:
         picker.take(options.host, port, purpose="clients")
-    backends = ("metrics", "auth", "rooms")
-    names = [f"{service}-1" for service in backends] + [f"edge-{k + 1}" for k in range(options.edges)]
+    counts = {"metrics": 1, "auth": 1, "rooms": options.rooms, "edge": options.edges}
+    names = [f"{service}-{k + 1}" for service, count in counts.items() for k in range(count)]
     grpc = {name: _port(name, GRPC_PORTS, options, picker, "gRPC") for name in names}
     prometheus = {name: _port(name, PROMETHEUS_PORTS, options, picker, "Prometheus") for name in names}
 
@@ -83,10 +83,10 @@ def _spec(
             "client_certificate": str(certificates.server_certificate),
             "client_key": str(certificates.server_key),
             "auth_target": addresses["auth-1"][0],
-            "rooms_targets": addresses["rooms-1"][0],
+            "rooms_targets": ",".join(addresses[f"rooms-{k + 1}"][0] for k in range(options.rooms)),
         }
     else:
-        settings["database_url"] = layout.database_url(service)
+        settings |= _storage(service, options, layout)
     if service == "auth":
         settings["pepper_file"] = str(layout.pepper)
     if service == "metrics":
@@ -105,6 +105,14 @@ def _spec(
         client_port=client_port,
         environment={f"PARLEY_{service}_{key}".upper(): value for key, value in settings.items()},
     )
+
+
+def _storage(service: str, options: Options, layout: Layout) -> dict[str, str]:
+    """Where a service has its data. Statistics stay on this machine, whatever the others use."""
+    if service == "metrics" or options.database is None:
+        return {"database_url": layout.database_url(service)}
+    shared = options.redis.settings("redis") if options.redis is not None else {}
+    return options.database.settings("database") | shared
 
 
 def _port(name: str, defaults: Mapping[str, int], options: Options, picker: PortPicker, kind: str) -> int:

@@ -40,10 +40,38 @@ def test_edges_take_neighbouring_ports() -> None:
         (("--host", ""), "--host"),
         (("--rooms", "2"), "--rooms"),
         (("--rooms", "0"), "--rooms"),
-        (("--database", "postgresql://x"), "--database"),
+        (("--rooms", "17", "--database", "postgresql://x", "--redis", "redis://x"), "--rooms"),
+        (("--rooms", "2", "--database", "postgresql://x"), "--rooms"),
+        (("--rooms", "2", "--redis", "redis://x"), "--rooms"),
+        (("--database", "mysql://x"), "--database"),
+        (("--database", "postgresql://[x"), "--database"),
+        (("--database", ""), "--database"),
+        (("--database", "postgresql://x", "--redis", "http://x"), "--redis"),
         (("--redis", "redis://x"), "--redis"),
+        (("--database-password-file", "/dev/null"), "--database-password-file"),
+        (("--redis-ca-file", "/dev/null"), "--redis-ca-file"),
+        (("--database", "postgresql://x", "--database-ca-file", "/no/such"), "--database-ca-file"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(arguments: tuple[str, ...], name: str) -> None:
     with pytest.raises(StartError, match=f"^{name}"):
         parse(*arguments)
+
+
+def test_servers_outside_the_stack_are_taken_with_their_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    made = parse(
+        *("--rooms", "2", "--database", "postgresql://db/parley", "--redis", "rediss://cache:6379/0"),
+        *("--database-password-file", str(secret), "--redis-ca-file", str(secret)),
+    )
+    assert made.rooms == 2
+    assert made.database == options.Server(url="postgresql://db/parley", password_file=secret)
+    assert made.redis == options.Server(url="rediss://cache:6379/0", ca_file=secret)
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(StartError) as refused:
+        parse("--database", "mysql://ada:hunter2@db/parley")
+    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in repr(parse("--database", "postgresql://ada:hunter2@db/parley"))

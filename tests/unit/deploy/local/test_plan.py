@@ -9,7 +9,7 @@ import pytest
 from deploy.local import plan
 from deploy.local.failures import StartError
 from deploy.local.layout import Layout
-from deploy.local.options import Options
+from deploy.local.options import Options, Server
 from deploy.local.ports import GRPC_PORTS, PROMETHEUS_PORTS, PortPicker
 from tests.helpers import certificates
 
@@ -69,6 +69,33 @@ def test_everybody_knows_where_the_others_are(tmp_path: Path) -> None:
         assert spec.environment[f"{prefix}NAME"] == name
         assert spec.environment[f"{prefix}OTLP_ENDPOINT"] == specs["metrics-1"].grpc
     assert "PARLEY_EDGE_DATABASE_URL" not in edge  # the edge holds no database
+
+
+def test_only_auth_and_rooms_are_told_of_the_servers(tmp_path: Path) -> None:
+    database = Server(url="postgresql://db", password_file=tmp_path / "pw", ca_file=tmp_path / "ca")
+    redis = Server(url="rediss://cache", password_file=tmp_path / "pw", ca_file=tmp_path / "ca")
+    specs = make(tmp_path, port=9999, edges=2, rooms=2, database=database, redis=redis)
+    assert list(specs) == ["metrics-1", "auth-1", "rooms-1", "rooms-2", "edge-1", "edge-2"]
+    for name in ("auth-1", "rooms-1", "rooms-2"):
+        told, prefix = specs[name].environment, f"PARLEY_{specs[name].service.upper()}_"
+        assert told[f"{prefix}DATABASE_URL"] == "postgresql://db"
+        assert told[f"{prefix}REDIS_URL"] == "rediss://cache"
+        for key in ("DATABASE", "REDIS"):
+            assert told[f"{prefix}{key}_PASSWORD_FILE"] == str(tmp_path / "pw")
+            assert told[f"{prefix}{key}_CA_FILE"] == str(tmp_path / "ca")
+    assert specs["metrics-1"].environment["PARLEY_METRICS_DATABASE_URL"].startswith("sqlite:")
+    for name in ("edge-1", "edge-2", "metrics-1"):
+        assert not [value for value in specs[name].environment.values() if "://db" in value]
+        assert not [key for key in specs[name].environment if "REDIS" in key or "PASSWORD" in key]
+
+
+def test_every_edge_knows_every_rooms_process(tmp_path: Path) -> None:
+    servers = {"database": Server(url="postgresql://db"), "redis": Server(url="redis://cache")}
+    specs = make(tmp_path, port=9999, edges=2, rooms=3, **servers)
+    targets = [specs[f"rooms-{k}"].grpc for k in (1, 2, 3)]
+    for name in ("edge-1", "edge-2"):
+        assert specs[name].environment["PARLEY_EDGE_ROOMS_TARGETS"].split(",") == targets
+    assert len({spec.environment[f"PARLEY_{spec.service.upper()}_NAME"] for spec in specs.values()}) == len(specs)
 
 
 def test_each_service_has_its_own_certificate(tmp_path: Path) -> None:
