@@ -27,14 +27,22 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
-    group = _group(commands, "accounts", "accounts: list, disable, enable, revoke")
+    group = _group(commands, "accounts", "accounts: list, show, disable, enable, set-password, sessions, …")
     _add_listing(add(group, "list", accounts.list_accounts, "list accounts by name"))
     for name, run, text in (
+        ("show", accounts.show, "show one account"),
         ("disable", accounts.disable, "disable an account and end its sessions"),
         ("enable", accounts.enable, "enable an account again"),
         ("revoke", accounts.revoke, "end all sessions of an account"),
+        ("unlock", accounts.unlock, "forget the failed logins of an account"),
     ):
         add(group, name, run, text).add_argument("user", metavar="USER")
+    one = add(group, "set-password", accounts.set_password, "give an account another password, and end its sessions")
+    one.add_argument("user", metavar="USER")
+    one.add_argument("--password-file", type=Path, metavar="FILE", help="its first line; default: asks")
+    one = add(group, "sessions", accounts.list_sessions, "list sessions, the newest first")
+    one.add_argument("user", nargs="?", metavar="USER", help="default: the open ones of everybody")
+    one.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"default: {LIMIT}")
 
     group = _group(commands, "rooms", "rooms: list, remove-member")
     _add_listing(add(group, "list", rooms.list_rooms, "list all rooms, private ones too"))

@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             as_json=arguments.json,
             is_sure=arguments.yes,
             ask=_ask,
+            ask_secret=_ask_secret,
         )
         arguments.run(context, arguments)
     except AdminError as problem:
@@ -41,6 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return 0
+
+
+def _ask_secret(question: str) -> str | None:
+    if not sys.stdin.isatty():
+        return None
+    from getpass import getpass
+
+    try:
+        return getpass(question)
+    except EOFError:
+        return None
 
 
 def _ask(question: str) -> str | None:

@@ -49,6 +49,7 @@ class Context:
     is_sure: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
     ask: Callable[[str], str | None] = lambda question: None
+    ask_secret: Callable[[str], str | None] = lambda question: None
 
     def write_rows(self, rows: Sequence[Row], columns: dict[str, str]) -> None:
         """Writes rows: as JSON whole, as a table the columns, which are given as heading: key."""

@@ -8,12 +8,13 @@ from typing import Final
 from parley.auth.v1 import auth_pb2_grpc
 
 from services.auth.accounts import Accounts
+from services.auth.admin_servicer import AuthAdminServicer
 from services.auth.config import AuthConfig
 from services.auth.hash_pool import HashPool
 from services.auth.passwords import PasswordScheme
 from services.auth.pepper import load_pepper
 from services.auth.revocations import Revocations
-from services.auth.servicer import AuthAdminServicer, AuthServicer
+from services.auth.servicer import AuthServicer
 from services.auth.sessions import SessionPolicy, Sessions
 from services.auth.store import SqlStore
 from services.auth.sweeper import Sweeper
@@ -64,9 +65,8 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
 
         server = RpcServer(config, allow=_ALLOW)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server.grpc)
-        auth_pb2_grpc.add_AuthAdminServiceServicer_to_server(
-            AuthAdminServicer(store=store, sessions=sessions), server.grpc
-        )
+        admin = AuthAdminServicer(store=store, accounts=accounts, sessions=sessions, clock=clock)
+        auth_pb2_grpc.add_AuthAdminServiceServicer_to_server(admin, server.grpc)
         prometheus = telemetry.start()
         await server.start()
         write_ready(config, {"grpc": server.address, "prometheus": prometheus})

@@ -81,6 +81,10 @@ class AccountStore(Protocol):
         """Unless it has changed meanwhile."""
         ...
 
+    async def set_password_hash(self, user_id: str, new: str) -> None:
+        """Whatever it was."""
+        ...
+
     async def list_accounts(self, *, query: str, after: str, limit: int) -> Sequence[AccountStatus]:
         """By name, those behind `after` whose name contains `query`."""
         ...
@@ -173,6 +177,21 @@ class Accounts:
             await self._throttle.settle(attempt, outcome)
         self._rehash_later(account, password)
         return account
+
+    async def set_password(self, *, user_id: str, username: str, password: str, deadline: float) -> None:
+        """Gives an account another password. Logins that are under way with the old one open nothing any more; what is
+        open stays open. Raises `ParleyError` weak_password, rate_limited or unavailable."""
+        check_new_password(password, username=username)
+        new = await self._pool.run(HashJob(lambda: self._scheme.hash(password), deadline=deadline))
+        await self._store.set_password_hash(user_id, new)
+
+    async def locked_for_s(self, username: str) -> float:
+        """For how long failed logins keep the next one waiting, from the address where that is longest."""
+        return await self._throttle.locked_for_s(account_key(username))
+
+    async def unlock(self, username: str) -> bool:
+        """Forgets the failed logins of an account; returns whether one would have had to wait."""
+        return await self._throttle.unlock(account_key(username))
 
     async def recount(self) -> None:
         """Sets `count` from the store, which other instances share."""

@@ -30,6 +30,8 @@ class NewSession:
     edge: EdgeBoot
     device: str
     takeover: bool = False
+    # The stored hash that the password was verified against: one that has been set anew meanwhile opens nothing.
+    password_hash: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,10 @@ class AccountClosed:
     """The account is disabled or gone."""
 
 
+class PasswordChanged:
+    """The account's stored password hash is not the one that the login was verified against."""
+
+
 class TokenRefused:
     """The token is unknown, expired, or that of a disabled account."""
 
@@ -71,5 +77,5 @@ class BootSuperseded:
     """A newer boot of the same edge has taken over."""
 
 
-OpenResult = Opened | AlreadyOpen | AccountClosed | BootSuperseded
+OpenResult = Opened | AlreadyOpen | AccountClosed | PasswordChanged | BootSuperseded
 ResumeResult = Opened | TokenRefused | BootSuperseded

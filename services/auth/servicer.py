@@ -1,17 +1,14 @@
-"""The servicers: gRPC in, domain out. Checks the form of requests, counts, logs ids, and decides nothing."""
+"""The servicer: gRPC in, domain out. Checks the form of requests, counts, logs ids, and decides nothing."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any
 
 from parley.auth.v1 import auth_pb2, auth_pb2_grpc
 
-from services.auth.names import RAW_CHARS_MAX, canonical_username
+from services.auth.names import RAW_CHARS_MAX
 from services.auth.revocations import EdgeBoot
 from services.common.errors import ParleyError
-from services.common.identity import peer_identity
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.common.wire.limits import MAX_DEVICE_CHARS
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from services.auth.accounts import Accounts, AccountStatus, AccountStore
+    from services.auth.accounts import Accounts
     from services.auth.sessions import Sessions
     from services.common.clock import Clock
     from services.common.counters import Counters
@@ -29,9 +26,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 DEADLINE_S = 30.0  # for a caller that named none: the longest that a person waits for a login
-PAGE_SIZE_DEFAULT = 100
-PAGE_SIZE_MAX = 1000
-_PASSWORD_CHARS_MAX = 1024  # beyond any password; bounds the work, not the password (see passwords)
+PASSWORD_CHARS_MAX = 1024  # beyond any password; bounds the work, not the password (see passwords)
 _ADDRESS_CHARS_MAX = 64  # an IPv6 address with a zone takes 62
 _EDGE_CHARS_MAX = 64
 _SESSION_ID_CHARS_MAX = 32
@@ -71,7 +66,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def Login(self, request: auth_pb2.LoginRequest, context: Context) -> auth_pb2.LoginResponse:  # noqa: N802
         """See the proto."""
         _check_credentials(request)
-        _check_length("device", request.device, MAX_DEVICE_CHARS)
+        check_length("device", request.device, MAX_DEVICE_CHARS)
         edge = _edge(request.edge)
         try:
             account = await self._accounts.authenticate(
@@ -86,6 +81,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
                 edge=edge,
                 device=request.device,
                 takeover=request.takeover,
+                password_hash=account.password_hash,
             )
         except ParleyError as error:
             self._failed_logins.add()
@@ -103,8 +99,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def Resume(self, request: auth_pb2.ResumeRequest, context: Context) -> auth_pb2.ResumeResponse:  # noqa: N802
         """See the proto."""
-        _check_length("token", request.token, _TOKEN_CHARS_MAX)
-        _check_length("address", request.address, _ADDRESS_CHARS_MAX)
+        check_length("token", request.token, _TOKEN_CHARS_MAX)
+        check_length("address", request.address, _ADDRESS_CHARS_MAX)
         edge = _edge(request.edge)
         try:
             grant = await self._sessions.resume(token=request.token, edge=edge, address=request.address)
@@ -124,7 +120,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
 
     async def Logout(self, request: auth_pb2.LogoutRequest, context: Context) -> auth_pb2.LogoutResponse:  # noqa: N802
         """See the proto."""
-        _check_length("session_id", request.session_id, _SESSION_ID_CHARS_MAX)
+        check_length("session_id", request.session_id, _SESSION_ID_CHARS_MAX)
         await self._sessions.log_out(request.session_id)
         return auth_pb2.LogoutResponse()
 
@@ -163,113 +159,42 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             self._sessions.unwatch(edge, subscription)
 
     def _deadline(self, context: Context) -> float:
-        remaining_s = context.time_remaining()
-        return self._clock.monotonic() + (DEADLINE_S if remaining_s is None else min(remaining_s, DEADLINE_S))
+        return hashing_deadline(self._clock, context)
 
 
-class AuthAdminServicer(auth_pb2_grpc.AuthAdminServiceServicer):
-    """`parley.auth.v1.AuthAdminService`: what an operator may ask."""
-
-    def __init__(self, *, store: AccountStore, sessions: Sessions) -> None:
-        self._store = store
-        self._sessions = sessions
-
-    async def ListAccounts(  # noqa: N802
-        self, request: auth_pb2.ListAccountsRequest, context: Context
-    ) -> auth_pb2.ListAccountsResponse:
-        """See the proto."""
-        size = request.page_size or PAGE_SIZE_DEFAULT
-        if not 1 <= size <= PAGE_SIZE_MAX:
-            raise _bad_request(f"page_size: 1 to {PAGE_SIZE_MAX}")
-        _check_length("query", request.query, RAW_CHARS_MAX)
-        after = _parse_page_token(request.page_token)
-        # Stored names are folded, so a part of one is too; what PRECIS refuses as a name may yet be a part.
-        query = canonical_username(request.query) or request.query.casefold()
-        found = await self._store.list_accounts(query=query, after=after, limit=size + 1)
-        page = found[:size]
-        return auth_pb2.ListAccountsResponse(
-            accounts=[_account(status) for status in page],
-            next_page_token=_page_token(page[-1].username) if len(found) > size else "",
-        )
-
-    async def SetAccountDisabled(  # noqa: N802
-        self, request: auth_pb2.SetAccountDisabledRequest, context: Context
-    ) -> auth_pb2.SetAccountDisabledResponse:
-        """See the proto."""
-        status = await self._find(request.username)
-        await self._store.set_disabled(status.user_id, disabled=request.disabled)
-        if request.disabled:  # in this order: after it no login gets through, so none is missed
-            await self._sessions.revoke_all(status.user_id)
-        operator = str(peer_identity(context))
-        _log.warning("account changed", user_id=status.user_id, disabled=request.disabled, operator=operator)
-        return auth_pb2.SetAccountDisabledResponse(account=_account(await self._find(status.username)))
-
-    async def RevokeSessions(  # noqa: N802
-        self, request: auth_pb2.RevokeSessionsRequest, context: Context
-    ) -> auth_pb2.RevokeSessionsResponse:
-        """See the proto."""
-        status = await self._find(request.username)
-        count = await self._sessions.revoke_all(status.user_id)
-        _log.warning("sessions revoked", user_id=status.user_id, count=count, operator=str(peer_identity(context)))
-        return auth_pb2.RevokeSessionsResponse(revoked_count=count)
-
-    async def _find(self, username: str) -> AccountStatus:
-        _check_length("username", username, RAW_CHARS_MAX)
-        name = canonical_username(username)
-        status = None if name is None else await self._store.account_status(name)
-        if status is None:
-            raise _bad_request("no such account")
-        return status
+def hashing_deadline(clock: Clock, context: Context) -> float:
+    """When a hash stops being of use to the caller, on the clock's monotonic scale."""
+    remaining_s = context.time_remaining()
+    return clock.monotonic() + (DEADLINE_S if remaining_s is None else min(remaining_s, DEADLINE_S))
 
 
 def _check_credentials(request: auth_pb2.RegisterRequest | auth_pb2.LoginRequest) -> None:
-    _check_length("username", request.username, RAW_CHARS_MAX)
-    _check_length("password", request.password, _PASSWORD_CHARS_MAX)
-    _check_length("address", request.address, _ADDRESS_CHARS_MAX)
+    check_length("username", request.username, RAW_CHARS_MAX)
+    check_length("password", request.password, PASSWORD_CHARS_MAX)
+    check_length("address", request.address, _ADDRESS_CHARS_MAX)
 
 
 def _check_session_ids(session_ids: Collection[str]) -> None:
     if len(session_ids) > _SESSION_IDS_MAX:
-        raise _bad_request(f"session_ids: at most {_SESSION_IDS_MAX}")
+        raise bad_request(f"session_ids: at most {_SESSION_IDS_MAX}")
     for session_id in session_ids:
-        _check_length("session_ids", session_id, _SESSION_ID_CHARS_MAX)
+        check_length("session_ids", session_id, _SESSION_ID_CHARS_MAX)
 
 
-def _check_length(field: str, value: str, chars_max: int) -> None:
+def check_length(field: str, value: str, chars_max: int) -> None:
+    """Refuses a field that is longer than that. Raises `ParleyError` bad_request."""
     if len(value) > chars_max:
-        raise _bad_request(f"{field}: at most {chars_max} characters")
+        raise bad_request(f"{field}: at most {chars_max} characters")
 
 
 def _edge(edge: auth_pb2.EdgeBoot) -> EdgeBoot:
     for field, value in (("edge.name", edge.name), ("edge.boot_id", edge.boot_id)):
         if not value:
-            raise _bad_request(f"{field}: is missing")
-        _check_length(field, value, _EDGE_CHARS_MAX)
+            raise bad_request(f"{field}: is missing")
+        check_length(field, value, _EDGE_CHARS_MAX)
     return EdgeBoot(edge.name, edge.boot_id)
 
 
-def _page_token(username: str) -> str:
-    return base64.urlsafe_b64encode(username.encode()).decode("ascii")
-
-
-def _parse_page_token(token: str) -> str:
-    """The name behind which the page begins."""
-    _check_length("page_token", token, RAW_CHARS_MAX)
-    try:
-        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except (UnicodeError, binascii.Error):
-        raise _bad_request("page_token: not one of ours") from None
-
-
-def _account(status: AccountStatus) -> auth_pb2.Account:
-    return auth_pb2.Account(
-        user_id=status.user_id,
-        username=status.username,
-        created_at_ms=status.created_at_ms,
-        disabled=status.disabled,
-        online=status.online,
-    )
-
-
-def _bad_request(message: str) -> ParleyError:
+def bad_request(message: str) -> ParleyError:
+    """The error of a request that cannot be right."""
     return ParleyError(ErrorCode.BAD_REQUEST, message)

@@ -28,6 +28,7 @@ from services.auth.openings import (
     NewSession,
     Opened,
     OpenResult,
+    PasswordChanged,
     ResumedSession,
     ResumeResult,
     TokenRefused,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
     from services.common.tasks import TaskSet
 
+_CHANGED_RETRY_S = 0.1
 _log = get_logger(__name__)
 
 
@@ -122,6 +124,26 @@ class SessionStore(Protocol):
         """How many sessions are open."""
         ...
 
+    async def list_sessions(
+        self, user_id: str | None, moment: Moment, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[SessionRecord]:
+        """The newest first, those behind `after` (when one was opened, and its id): of one account those that are open
+        or can be resumed, of everybody (None) those that are open."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionRecord:
+    """A session as operators see it. Unix milliseconds; `ended_at_ms` is None while it is open."""
+
+    session_id: str
+    username: str
+    edge_name: str
+    device: str
+    opened_at_ms: int
+    ended_at_ms: int | None
+    token_expires_at_ms: int
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grant:
@@ -160,9 +182,18 @@ class Sessions:
         """How long an edge may stay silent."""
         return self._policy.lease_s
 
-    async def open(self, *, user_id: str, username: str, edge: EdgeBoot, device: str, takeover: bool) -> Grant:
-        """Opens the account's one session. Raises `ParleyError` already_logged_in, invalid_credentials (the account was
-        disabled meanwhile) or unavailable."""
+    async def open(
+        self,
+        *,
+        user_id: str,
+        username: str,
+        edge: EdgeBoot,
+        device: str,
+        takeover: bool,
+        password_hash: str | None = None,
+    ) -> Grant:
+        """Opens the account's one session; `password_hash` is what the login was verified against. Raises `ParleyError`
+        already_logged_in, invalid_credentials (the account was disabled meanwhile) or unavailable."""
         moment = self._moment()
         token = new_token()
         session = NewSession(
@@ -172,6 +203,7 @@ class Sessions:
             edge=edge,
             device=device,
             takeover=takeover,
+            password_hash=password_hash,
         )
         result = await self._open(session.session_id, self._store.open_session(session, moment))
         match result:
@@ -183,6 +215,8 @@ class Sessions:
                 )
             case AccountClosed():
                 raise invalid_credentials()
+            case PasswordChanged():  # set anew, or hashed anew: the next attempt finds out which
+                raise ParleyError(ErrorCode.UNAVAILABLE, "the account has just changed", retry_after_s=_CHANGED_RETRY_S)
             case BootSuperseded():
                 raise _superseded()
             case Opened():
@@ -241,6 +275,12 @@ class Sessions:
         ended = await self._store.delete_sessions_of(user_id)
         self._announce(ended)
         return len(ended)
+
+    async def list_page(
+        self, user_id: str | None, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[SessionRecord]:
+        """See `SessionStore.list_sessions`."""
+        return await self._store.list_sessions(user_id, self._moment(), after=after, limit=limit)
 
     async def renew(self, edge: EdgeBoot, session_ids: Collection[str]) -> list[str]:
         """Keeps the edge's lease and returns those of the sessions it names that are not alive. Open sessions of this

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from services.auth.accounts import Account, AccountStatus
-from services.auth.openings import AccountClosed, AlreadyOpen, BootSuperseded, Opened, TokenRefused
+from services.auth.openings import AccountClosed, AlreadyOpen, BootSuperseded, Opened, PasswordChanged, TokenRefused
 from services.auth.revocations import EdgeBoot, EndedSession
+from services.auth.sessions import SessionRecord
 from services.auth.tables import accounts, edge_boots, sessions
 
 if TYPE_CHECKING:
@@ -40,6 +41,15 @@ _status_columns = (
     accounts.c.created_at_ms,
     accounts.c.disabled,
     exists().where(sessions.c.user_id == accounts.c.user_id, _is_open).label("online"),
+)
+_record_columns = (
+    sessions.c.session_id,
+    accounts.c.username,
+    sessions.c.edge_name,
+    sessions.c.device,
+    sessions.c.opened_at_ms,
+    sessions.c.ended_at_ms,
+    sessions.c.token_expires_at_ms,
 )
 
 
@@ -76,6 +86,10 @@ class SqlStore:
         """See `AccountStore`."""
         change = update(accounts).where(accounts.c.user_id == user_id, accounts.c.password_hash == old)
         await self._execute(change.values(password_hash=new))
+
+    async def set_password_hash(self, user_id: str, new: str) -> None:
+        """See `AccountStore`."""
+        await self._execute(update(accounts).where(accounts.c.user_id == user_id).values(password_hash=new))
 
     async def list_accounts(self, *, query: str, after: str, limit: int) -> Sequence[AccountStatus]:
         """See `AccountStore`."""
@@ -186,6 +200,20 @@ class SqlStore:
         """See `SessionStore`."""
         return await self._count(select(func.count()).select_from(sessions).where(_is_open))
 
+    async def list_sessions(
+        self, user_id: str | None, moment: Moment, *, after: tuple[int, str] | None, limit: int
+    ) -> Sequence[SessionRecord]:
+        """See `SessionStore`."""
+        order = (sessions.c.opened_at_ms, sessions.c.session_id)
+        page = select(*_record_columns).join(accounts, accounts.c.user_id == sessions.c.user_id)
+        page = page.where(_is_open if user_id is None else and_(sessions.c.user_id == user_id, _is_good(moment)))
+        if after is not None:
+            page = page.where(tuple_(*order) < tuple_(*after))
+        page = page.order_by(*(column.desc() for column in order)).limit(limit)
+        return await self._database.read(
+            lambda connection: [SessionRecord(**row) for row in connection.execute(page).mappings()]
+        )
+
     async def _execute(self, *statements: Any) -> None:
         def work(connection: Connection) -> None:
             for statement in statements:
@@ -199,9 +227,12 @@ class SqlStore:
 
 def _open(connection: Connection, session: NewSession, moment: Moment) -> OpenResult:
     # The row lock makes logins to one account wait for each other where the dialect has one; SQLite writes alone.
-    account = select(accounts.c.disabled).where(accounts.c.user_id == session.user_id).with_for_update()
-    if connection.scalar(account) is not False:
+    account = select(accounts.c.disabled, accounts.c.password_hash).where(accounts.c.user_id == session.user_id)
+    person = connection.execute(account.with_for_update()).one_or_none()
+    if person is None or person.disabled:
         return AccountClosed()
+    if session.password_hash is not None and session.password_hash != person.password_hash:
+        return PasswordChanged()
     ended = _keep_lease(connection, session.edge, moment)
     if isinstance(ended, BootSuperseded):
         return ended

@@ -102,6 +102,14 @@ class Throttle(Protocol):
         """A token from this address was not good."""
         ...
 
+    async def locked_for_s(self, account: bytes) -> float:
+        """How long a login to the account has to wait, from the address where that is longest; 0 where none does."""
+        ...
+
+    async def unlock(self, account: bytes) -> bool:
+        """Forgets the account's failures, from wherever; returns whether a login would have had to wait."""
+        ...
+
 
 def account_key(username: str) -> bytes:
     """The key of an account name, known or not: of one size whatever was typed, and no name in memory dumps."""
@@ -144,6 +152,14 @@ class NoThrottle:
 
     async def count_bad_token(self, address: bytes) -> None:
         """Remembers nothing."""
+
+    async def locked_for_s(self, account: bytes) -> float:
+        """Always 0."""
+        return 0.0
+
+    async def unlock(self, account: bytes) -> bool:
+        """Never had anything."""
+        return False
 
 
 class _Failures:
@@ -283,6 +299,25 @@ class MemoryThrottle:
     async def count_bad_token(self, address: bytes) -> None:
         """See `Throttle`."""
         self._bad_tokens.take(address, self._clock.monotonic())
+
+    async def locked_for_s(self, account: bytes) -> float:
+        """See `Throttle`."""
+        now = self._clock.monotonic()
+        return max((max(0.0, entry.blocked_until - now) for entry in self._of_account(account)), default=0.0)
+
+    async def unlock(self, account: bytes) -> bool:
+        """See `Throttle`."""
+        was_locked = await self.locked_for_s(account) > 0
+        for entry in self._of_account(account):
+            entry.count = 0
+            entry.blocked_until = 0.0
+        return was_locked
+
+    def _of_account(self, account: bytes) -> list[_Failures]:
+        # A walk over all pairs, some 5 ms where the table is full: an operator asks for it, once in a while.
+        found = [entry for key, entry in self._pairs.items() if key.startswith(account)]
+        total = self._accounts.get(account)
+        return found if total is None else [*found, total]
 
     def _wait_s(self, attempt: Attempt, now: float) -> float:
         pair_key = attempt.account + attempt.address

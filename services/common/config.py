@@ -64,6 +64,11 @@ class ServiceConfig:
     ready_file: Path | None = None
     stop_grace_s: float = 5.0
 
+    @property
+    def audit_file(self) -> Path:
+        """What operators did is written here; all processes of a home share it."""
+        return self.home / "logs" / "audit.log"
+
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name: must not be empty")

@@ -66,7 +66,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _wrap(method: str, handler: Handler, allowed: frozenset[str]) -> Handler:
-    behaviour, make = _take_apart(handler)
+    behaviour, make = take_apart(handler)
     if inspect.isasyncgenfunction(behaviour):
         run = _drive_generator(behaviour)
     elif inspect.iscoroutinefunction(behaviour):
@@ -94,7 +94,7 @@ def _wrap(method: str, handler: Handler, allowed: frozenset[str]) -> Handler:
     )
 
 
-def _take_apart(handler: Handler) -> tuple[Behaviour, Callable[..., Handler]]:
+def take_apart(handler: Handler) -> tuple[Behaviour, Callable[..., Handler]]:
     """The function of a handler, and what makes a handler of its kind."""
     if handler.request_streaming:
         if handler.response_streaming:

@@ -23,23 +23,29 @@ OLD_FILES: Final = 5
 class LogFile:
     """An append-only file that several processes share."""
 
-    def __init__(self, path: Path, *, bytes_max: int = FILE_BYTES_MAX, old_files: int = OLD_FILES) -> None:
+    def __init__(
+        self, path: Path, *, bytes_max: int = FILE_BYTES_MAX, old_files: int = OLD_FILES, mode: int = 0o640
+    ) -> None:
         self._path = path
         self._bytes_max = bytes_max
         self._old_files = old_files
+        self._mode = mode
         self._mutex = threading.Lock()
         self._fd = -1
 
-    def write(self, line: bytes) -> None:
-        """Appends one line. A full disk or a lost directory loses the line, never stops the service."""
+    def write(self, line: bytes) -> bool:
+        """Appends one line. A full disk or a lost directory loses the line, never stops the service; returns whether it
+        was written whole."""
         with self._mutex:
             try:
                 self._open_current()
-                os.write(self._fd, line)
+                is_whole = os.write(self._fd, line) == len(line)
                 if os.fstat(self._fd).st_size >= self._bytes_max:
                     self._rotate()
             except OSError:
                 self._close()
+                return False
+            return is_whole
 
     def close(self) -> None:
         """Closes the file; a later write opens it again."""
@@ -55,7 +61,7 @@ class LogFile:
                 pass
             self._close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
 
     def _rotate(self) -> None:
         lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)

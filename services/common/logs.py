@@ -64,7 +64,7 @@ def configure(service: str, *, level: str = "info", file: Path | None = None) ->
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Blanks the values of keys that are named like a secret, at any depth."""
-    return {key: _REDACTED if _is_secret(key) else _clean(value, 0) for key, value in event.items()}
+    return {key: _REDACTED if is_secret(key) else _clean(value, 0) for key, value in event.items()}
 
 
 def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
@@ -74,7 +74,8 @@ def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     return json.dumps({**first, **event}, separators=(",", ":"), default=repr)
 
 
-def _is_secret(key: object) -> bool:
+def is_secret(key: object) -> bool:
+    """Whether a value of this name is never written anywhere."""
     return isinstance(key, str) and (key.lower() in _SECRET_KEYS or key.lower().endswith(_SECRET_ENDINGS))
 
 
@@ -82,7 +83,7 @@ def _clean(value: object, depth: int) -> object:
     if depth > _DEPTH_MAX:
         return "…"
     if isinstance(value, dict):
-        return {str(k): _REDACTED if _is_secret(k) else _clean(v, depth + 1) for k, v in value.items()}
+        return {str(k): _REDACTED if is_secret(k) else _clean(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(item, depth + 1) for item in value]
     if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):

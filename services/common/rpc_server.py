@@ -5,6 +5,7 @@
     port = await server.start()
 
 Nobody may call what `allow` does not name. Operators (`admin`) may use reflection and channelz, all identities health.
+What operators call, and who else tries to, is in the audit log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common import rpc_options
+from services.common.audit import AuditInterceptor
 from services.common.config import split_host_port
 from services.common.identity import ADMIN, KINDS
 from services.common.interceptors import GuardInterceptor
@@ -68,7 +70,11 @@ class RpcServer:
         self._tasks = TaskSet()
         self.port = 0
         self.grpc: grpc.aio.Server = grpc.aio.server(
-            interceptors=[GuardInterceptor({**allow, **_TOOLS}), *interceptors],
+            interceptors=[
+                AuditInterceptor(config.audit_file, process=config.name, allow={**allow, **_TOOLS}),
+                GuardInterceptor({**allow, **_TOOLS}),
+                *interceptors,
+            ],
             options=[*rpc_options.SERVER, *_age_options(max_connection_age_s)],
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)

@@ -9,7 +9,9 @@ where `add(grpc_server)` adds servicers, as in `lambda s: auth_pb2_grpc.add_Auth
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-HOME = Path(tempfile.gettempdir())
+HOME = Path(tempfile.mkdtemp(prefix="parley-test-rpc-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager
@@ -33,10 +36,11 @@ async def serve(
     *,
     service: str = "auth",
     material: certificates.Material | None = None,
+    home: Path = HOME,
     **options: Any,
 ) -> AsyncIterator[RpcServer]:
     """A server with the identity of `service`; `options` go to RpcServer. Its address is `server.address`."""
-    config = (material or certificates.shared()).config(service, HOME)
+    config = (material or certificates.shared()).config(service, home)
     server = RpcServer(config, allow={name: frozenset(kinds) for name, kinds in allow.items()}, **options)
     add(server.grpc)
     await server.start()

@@ -11,7 +11,8 @@ import pytest
 from parley.auth.v1 import auth_pb2, auth_pb2_grpc
 from structlog.testing import capture_logs
 
-from services.auth.servicer import AuthAdminServicer, AuthServicer
+from services.auth.admin_servicer import AuthAdminServicer
+from services.auth.servicer import AuthServicer
 from services.common.counters import Counters
 from services.common.errors import ParleyError, from_rpc_error
 from services.common.wire.codes import ErrorCode
@@ -46,7 +47,9 @@ def counters() -> Counters:
 @pytest.fixture
 async def server(world: World, counters: Counters) -> AsyncIterator[RpcServer]:
     edge_side = AuthServicer(accounts=world.accounts, sessions=world.sessions, clock=world.clock, counters=counters)
-    admin_side = AuthAdminServicer(store=world.store, sessions=world.sessions)
+    admin_side = AuthAdminServicer(
+        store=world.store, accounts=world.accounts, sessions=world.sessions, clock=world.clock
+    )
 
     def add(server: grpc.aio.Server) -> None:
         auth_pb2_grpc.add_AuthServiceServicer_to_server(edge_side, server)
@@ -449,6 +452,120 @@ async def test_unknown_accounts_are_bad_requests(admin: auth_pb2_grpc.AuthAdminS
     assert (await refusal(admin.SetAccountDisabled(disable))).code is ErrorCode.BAD_REQUEST
     revoke = auth_pb2.RevokeSessionsRequest(username=name)
     assert (await refusal(admin.RevokeSessions(revoke))).code is ErrorCode.BAD_REQUEST
+    for call in (
+        admin.GetAccount(auth_pb2.GetAccountRequest(username=name)),
+        admin.SetPassword(auth_pb2.SetPasswordRequest(username=name, password="another password")),
+        admin.UnlockAccount(auth_pb2.UnlockAccountRequest(username=name)),
+    ):
+        assert (await refusal(call)).code is ErrorCode.BAD_REQUEST
+    if name:
+        assert (
+            await refusal(admin.ListSessions(auth_pb2.ListSessionsRequest(username=name)))
+        ).code is ErrorCode.BAD_REQUEST
+
+
+async def test_another_password_ends_what_the_old_one_opened(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    await edge.Register(registration("alice"))
+    session = await edge.Login(login("alice"))
+    watch = edge.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=EDGE))
+    await watch.read()
+    set_password = auth_pb2.SetPasswordRequest(username="Alice", password="another password")
+    assert (await admin.SetPassword(set_password)).revoked_count == 1
+    assert [one.session_id for one in (await watch.read()).revocations] == [session.session_id]
+    watch.cancel()
+    assert (await refusal(edge.Resume(resume(session.token)))).code is ErrorCode.BAD_TOKEN
+    assert (await refusal(edge.Login(login("alice")))).code is ErrorCode.INVALID_CREDENTIALS
+    assert (await edge.Login(login("alice", "another password"))).username == "alice"
+    assert (await admin.SetPassword(set_password)).revoked_count == 1  # twice is no error
+
+
+@pytest.mark.parametrize("password", ["", "short", "alicealice1" * 20, "x" * 5000, "alice"])
+async def test_a_password_that_nobody_could_register_with_is_not_set(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, password: str
+) -> None:
+    await edge.Register(registration("alice"))
+    await edge.Login(login("alice"))
+    error = await refusal(admin.SetPassword(auth_pb2.SetPasswordRequest(username="alice", password=password)))
+    assert error.code in {ErrorCode.WEAK_PASSWORD, ErrorCode.BAD_REQUEST}
+    assert (await admin.GetAccount(auth_pb2.GetAccountRequest(username="alice"))).account.online
+
+
+async def test_a_login_that_was_verified_before_the_password_changed_opens_nothing(
+    admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, world: World
+) -> None:
+    await world.register("alice")
+    account = await world.authenticate("alice")
+    await admin.SetPassword(auth_pb2.SetPasswordRequest(username="alice", password="another password"))
+    with pytest.raises(ParleyError) as caught:
+        await world.sessions.open(
+            user_id=account.user_id,
+            username="alice",
+            edge=auth_world.EDGE,
+            device="",
+            takeover=True,
+            password_hash=account.password_hash,
+        )
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert not (await admin.GetAccount(auth_pb2.GetAccountRequest(username="alice"))).account.online
+
+
+async def test_sessions_are_listed_newest_first_in_pages(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, world: World
+) -> None:
+    opened = []
+    for name in ("alice", "bob", "carol"):
+        await edge.Register(registration(name))
+        opened.append((await edge.Login(login(name))).session_id)
+        await world.clock.advance(1.0)
+    found: list[auth_pb2.Session] = []
+    token = ""
+    while True:
+        page = await admin.ListSessions(auth_pb2.ListSessionsRequest(page_size=2, page_token=token))
+        found += page.sessions
+        token = page.next_page_token
+        if not token:
+            break
+    assert [one.session_id for one in found] == opened[::-1]
+    assert (found[0].username, found[0].edge_name, found[0].device, found[0].ended_at_ms) == (
+        "carol", "edge-1", "phone", 0,
+    )  # fmt: skip
+    await edge.EndSessions(auth_pb2.EndSessionsRequest(session_ids=[opened[0]]))
+    assert len((await admin.ListSessions(auth_pb2.ListSessionsRequest())).sessions) == 2
+    [ended] = (await admin.ListSessions(auth_pb2.ListSessionsRequest(username="alice"))).sessions
+    assert 0 < ended.ended_at_ms < ended.resumable_until_ms
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        auth_pb2.ListSessionsRequest(page_size=-1),
+        auth_pb2.ListSessionsRequest(page_size=1001),
+        auth_pb2.ListSessionsRequest(page_token="!"),
+        auth_pb2.ListSessionsRequest(page_token="YQ=="),
+        auth_pb2.ListSessionsRequest(page_token="OTk5OTk5OTk5OTk5OTk5OTk5OTk5OmE="),
+    ],
+)
+async def test_pages_of_sessions_that_cannot_be(
+    admin: auth_pb2_grpc.AuthAdminServiceAsyncStub, request_: auth_pb2.ListSessionsRequest
+) -> None:
+    assert (await refusal(admin.ListSessions(request_))).code is ErrorCode.BAD_REQUEST
+
+
+async def test_unlocking_lets_the_next_login_through(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, admin: auth_pb2_grpc.AuthAdminServiceAsyncStub
+) -> None:
+    await edge.Register(registration("alice"))
+    for _ in range(7):
+        last = await refusal(edge.Login(login("alice", "a wrong guess")))
+    assert last.code is ErrorCode.RATE_LIMITED
+    shown = await admin.GetAccount(auth_pb2.GetAccountRequest(username="alice"))
+    assert shown.locked
+    assert 0 < shown.locked_for_s <= 60
+    unlock = auth_pb2.UnlockAccountRequest(username="alice")
+    assert [(await admin.UnlockAccount(unlock)).was_locked for _ in range(2)] == [True, False]
+    assert (await edge.Login(login("alice"))).username == "alice"
 
 
 # What must not be said
@@ -467,6 +584,7 @@ async def test_no_name_password_or_token_is_logged(
         await refusal(edge.Register(registration("alice", "another password")))
         await admin.SetAccountDisabled(auth_pb2.SetAccountDisabledRequest(username="alice", disabled=True))
         await admin.RevokeSessions(auth_pb2.RevokeSessionsRequest(username="alice"))
+        await admin.SetPassword(auth_pb2.SetPasswordRequest(username="alice", password="another password"))
     said = repr([{key: value for key, value in log.items() if key != "operator"} for log in logs])
     for secret in ("alice", "mallory", PASSWORD, "some other guess", "another password", response.token, resumed.token):
         assert secret not in said

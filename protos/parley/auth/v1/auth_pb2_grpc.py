@@ -387,15 +387,35 @@ class AuthAdminServiceStub:
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListAccountsRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListAccountsResponse.FromString,
                 _registered_method=True)
+        self.GetAccount = channel.unary_unary(
+                '/parley.auth.v1.AuthAdminService/GetAccount',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.GetAccountRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.GetAccountResponse.FromString,
+                _registered_method=True)
         self.SetAccountDisabled = channel.unary_unary(
                 '/parley.auth.v1.AuthAdminService/SetAccountDisabled',
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetAccountDisabledRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetAccountDisabledResponse.FromString,
                 _registered_method=True)
+        self.SetPassword = channel.unary_unary(
+                '/parley.auth.v1.AuthAdminService/SetPassword',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetPasswordRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetPasswordResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/parley.auth.v1.AuthAdminService/ListSessions',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
         self.RevokeSessions = channel.unary_unary(
                 '/parley.auth.v1.AuthAdminService/RevokeSessions',
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.RevokeSessionsRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.RevokeSessionsResponse.FromString,
+                _registered_method=True)
+        self.UnlockAccount = channel.unary_unary(
+                '/parley.auth.v1.AuthAdminService/UnlockAccount',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.UnlockAccountRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.UnlockAccountResponse.FromString,
                 _registered_method=True)
 
 
@@ -410,6 +430,13 @@ class AuthAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAccount(self, request, context):
+        """Shows one account. Errors: bad_request (no such account).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAccountDisabled(self, request, context):
         """Disables or enables an account; disabling revokes its sessions. Errors: bad_request (no such account).
         """
@@ -417,8 +444,32 @@ class AuthAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPassword(self, request, context):
+        """Gives an account another password and ends every session of it, as who knew the old one may be in.
+        Errors: bad_request (no such account), weak_password, rate_limited (too many logins at once), unavailable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists the sessions of one account, or those of everybody that are open, the newest first: open ones, and ended
+        ones that can still be resumed. Errors: bad_request (no such account).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeSessions(self, request, context):
         """Ends every session of an account. Errors: bad_request (no such account).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnlockAccount(self, request, context):
+        """Forgets the failed logins of an account, so that nobody waits for the next one. Where every instance counts for
+        itself, each is asked. Errors: bad_request (no such account).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -432,15 +483,35 @@ def add_AuthAdminServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListAccountsRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListAccountsResponse.SerializeToString,
             ),
+            'GetAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccount,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.GetAccountRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.GetAccountResponse.SerializeToString,
+            ),
             'SetAccountDisabled': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAccountDisabled,
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetAccountDisabledRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetAccountDisabledResponse.SerializeToString,
             ),
+            'SetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPassword,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetPasswordRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.SetPasswordResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListSessionsRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.ListSessionsResponse.SerializeToString,
+            ),
             'RevokeSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeSessions,
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.RevokeSessionsRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.RevokeSessionsResponse.SerializeToString,
+            ),
+            'UnlockAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlockAccount,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.UnlockAccountRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.UnlockAccountResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -482,6 +553,33 @@ class AuthAdminService:
             _registered_method=True)
 
     @staticmethod
+    def GetAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthAdminService/GetAccount',
+            parley_dot_auth_dot_v1_dot_auth__pb2.GetAccountRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetAccountDisabled(request,
             target,
             options=(),
@@ -509,6 +607,60 @@ class AuthAdminService:
             _registered_method=True)
 
     @staticmethod
+    def SetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthAdminService/SetPassword',
+            parley_dot_auth_dot_v1_dot_auth__pb2.SetPasswordRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__pb2.SetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthAdminService/ListSessions',
+            parley_dot_auth_dot_v1_dot_auth__pb2.ListSessionsRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RevokeSessions(request,
             target,
             options=(),
@@ -525,6 +677,33 @@ class AuthAdminService:
             '/parley.auth.v1.AuthAdminService/RevokeSessions',
             parley_dot_auth_dot_v1_dot_auth__pb2.RevokeSessionsRequest.SerializeToString,
             parley_dot_auth_dot_v1_dot_auth__pb2.RevokeSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlockAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthAdminService/UnlockAccount',
+            parley_dot_auth_dot_v1_dot_auth__pb2.UnlockAccountRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__pb2.UnlockAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

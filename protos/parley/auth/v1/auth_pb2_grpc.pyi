@@ -175,10 +175,24 @@ class AuthAdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthAdminServiceAsyncStub: ...
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListAccountsRequest, _auth_pb2.ListAccountsResponse]
     """Lists accounts by name."""
+    GetAccount: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetAccountRequest, _auth_pb2.GetAccountResponse]
+    """Shows one account. Errors: bad_request (no such account)."""
     SetAccountDisabled: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SetAccountDisabledRequest, _auth_pb2.SetAccountDisabledResponse]
     """Disables or enables an account; disabling revokes its sessions. Errors: bad_request (no such account)."""
+    SetPassword: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SetPasswordRequest, _auth_pb2.SetPasswordResponse]
+    """Gives an account another password and ends every session of it, as who knew the old one may be in.
+    Errors: bad_request (no such account), weak_password, rate_limited (too many logins at once), unavailable.
+    """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListSessionsRequest, _auth_pb2.ListSessionsResponse]
+    """Lists the sessions of one account, or those of everybody that are open, the newest first: open ones, and ended
+    ones that can still be resumed. Errors: bad_request (no such account).
+    """
     RevokeSessions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RevokeSessionsRequest, _auth_pb2.RevokeSessionsResponse]
     """Ends every session of an account. Errors: bad_request (no such account)."""
+    UnlockAccount: _grpc.UnaryUnaryMultiCallable[_auth_pb2.UnlockAccountRequest, _auth_pb2.UnlockAccountResponse]
+    """Forgets the failed logins of an account, so that nobody waits for the next one. Where every instance counts for
+    itself, each is asked. Errors: bad_request (no such account).
+    """
 
 @_typing.type_check_only
 class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
@@ -187,10 +201,24 @@ class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAccounts: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListAccountsRequest, _auth_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """Lists accounts by name."""
+    GetAccount: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetAccountRequest, _auth_pb2.GetAccountResponse]  # type: ignore[assignment]
+    """Shows one account. Errors: bad_request (no such account)."""
     SetAccountDisabled: _aio.UnaryUnaryMultiCallable[_auth_pb2.SetAccountDisabledRequest, _auth_pb2.SetAccountDisabledResponse]  # type: ignore[assignment]
     """Disables or enables an account; disabling revokes its sessions. Errors: bad_request (no such account)."""
+    SetPassword: _aio.UnaryUnaryMultiCallable[_auth_pb2.SetPasswordRequest, _auth_pb2.SetPasswordResponse]  # type: ignore[assignment]
+    """Gives an account another password and ends every session of it, as who knew the old one may be in.
+    Errors: bad_request (no such account), weak_password, rate_limited (too many logins at once), unavailable.
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListSessionsRequest, _auth_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Lists the sessions of one account, or those of everybody that are open, the newest first: open ones, and ended
+    ones that can still be resumed. Errors: bad_request (no such account).
+    """
     RevokeSessions: _aio.UnaryUnaryMultiCallable[_auth_pb2.RevokeSessionsRequest, _auth_pb2.RevokeSessionsResponse]  # type: ignore[assignment]
     """Ends every session of an account. Errors: bad_request (no such account)."""
+    UnlockAccount: _aio.UnaryUnaryMultiCallable[_auth_pb2.UnlockAccountRequest, _auth_pb2.UnlockAccountResponse]  # type: ignore[assignment]
+    """Forgets the failed logins of an account, so that nobody waits for the next one. Where every instance counts for
+    itself, each is asked. Errors: bad_request (no such account).
+    """
 
 class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an operator may ask. Allowed identity: admin."""
@@ -204,6 +232,14 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists accounts by name."""
 
     @_abc_1.abstractmethod
+    def GetAccount(
+        self,
+        request: _auth_pb2.GetAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.GetAccountResponse, _abc.Awaitable[_auth_pb2.GetAccountResponse]]:
+        """Shows one account. Errors: bad_request (no such account)."""
+
+    @_abc_1.abstractmethod
     def SetAccountDisabled(
         self,
         request: _auth_pb2.SetAccountDisabledRequest,
@@ -212,11 +248,41 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Disables or enables an account; disabling revokes its sessions. Errors: bad_request (no such account)."""
 
     @_abc_1.abstractmethod
+    def SetPassword(
+        self,
+        request: _auth_pb2.SetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.SetPasswordResponse, _abc.Awaitable[_auth_pb2.SetPasswordResponse]]:
+        """Gives an account another password and ends every session of it, as who knew the old one may be in.
+        Errors: bad_request (no such account), weak_password, rate_limited (too many logins at once), unavailable.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _auth_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListSessionsResponse, _abc.Awaitable[_auth_pb2.ListSessionsResponse]]:
+        """Lists the sessions of one account, or those of everybody that are open, the newest first: open ones, and ended
+        ones that can still be resumed. Errors: bad_request (no such account).
+        """
+
+    @_abc_1.abstractmethod
     def RevokeSessions(
         self,
         request: _auth_pb2.RevokeSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RevokeSessionsResponse, _abc.Awaitable[_auth_pb2.RevokeSessionsResponse]]:
         """Ends every session of an account. Errors: bad_request (no such account)."""
+
+    @_abc_1.abstractmethod
+    def UnlockAccount(
+        self,
+        request: _auth_pb2.UnlockAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.UnlockAccountResponse, _abc.Awaitable[_auth_pb2.UnlockAccountResponse]]:
+        """Forgets the failed logins of an account, so that nobody waits for the next one. Where every instance counts for
+        itself, each is asked. Errors: bad_request (no such account).
+        """
 
 def add_AuthAdminServiceServicer_to_server(servicer: AuthAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

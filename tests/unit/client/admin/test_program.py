@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -50,6 +51,7 @@ class Operator:
         self._pool = ThreadPoolExecutor(1)
         self.questions: list[str] = []
         self.answer: str | None = None
+        self.secrets: list[str] = []
 
     def processes(self, service: str) -> tuple[Process, ...]:
         return self._processes[service]
@@ -65,7 +67,10 @@ class Operator:
             self.questions.append(question)
             return self.answer
 
-        context = Context(self, as_json=arguments.json, is_sure=arguments.yes, out=out, ask=ask)
+        def ask_secret(question: str) -> str | None:
+            return self.secrets.pop(0) if self.secrets else None
+
+        context = Context(self, as_json=arguments.json, is_sure=arguments.yes, out=out, ask=ask, ask_secret=ask_secret)
 
         def run() -> str:
             arguments.run(context, arguments)
@@ -152,11 +157,71 @@ def test_what_hurts_is_asked_about(operator: Operator) -> None:
     assert "Disable the account ada" in operator.questions[0]
 
 
+def test_a_password_is_typed_twice_and_never_shown(operator: Operator) -> None:
+    operator.secrets = ["correct horse", "correct horse"]
+    running = operator.start("accounts", "set-password", "ada", "--yes")
+    request = operator.serve("AuthAdminService", "SetPassword", auth_pb2.SetPasswordResponse(revoked_count=1))
+    assert request == auth_pb2.SetPasswordRequest(username="ada", password="correct horse")
+    assert running.result(10) == "ada has another password. Sessions ended: 1.\n"
+
+
+def test_a_password_comes_from_a_file(operator: Operator, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"correct horse\r\nrest")
+    running = operator.start("accounts", "set-password", "ada", "--yes", "--password-file", str(file))
+    request = operator.serve("AuthAdminService", "SetPassword", auth_pb2.SetPasswordResponse())
+    assert request.password == "correct horse"
+    running.result(10)
+    for unreadable in (tmp_path / "none", tmp_path):
+        with pytest.raises(AdminError, match="cannot be read"):
+            operator.start("accounts", "set-password", "a", "--yes", "--password-file", str(unreadable)).result(10)
+
+
+@pytest.mark.parametrize(("secrets", "said"), [(["one", "other"], "two different"), ([], "--password-file")])
+def test_without_one_password_nothing_is_set(operator: Operator, secrets: list[str], said: str) -> None:
+    operator.secrets = secrets
+    with pytest.raises(AdminError, match=said):
+        operator.start("accounts", "set-password", "ada", "--yes").result(10)
+
+
+def test_an_account_is_shown(operator: Operator) -> None:
+    response = auth_pb2.GetAccountResponse(account=ACCOUNT, locked=True, locked_for_s=2.5)
+    running = operator.start("accounts", "show", "ada")
+    operator.serve("AuthAdminService", "GetAccount", response)
+    shown = dict(line.split(maxsplit=1) for line in running.result(10).splitlines())
+    assert (shown["username"], shown["locked_for_s"]) == ("ada", "2.5")
+    assert shown["created"].startswith("2027-01-1")
+    running = operator.start("accounts", "show", "ada", "--json")
+    operator.serve("AuthAdminService", "GetAccount", response)
+    assert json.loads(running.result(10))["created_at_ms"] == CREATED
+
+
+def test_sessions_are_listed(operator: Operator) -> None:
+    running = operator.start("accounts", "sessions", "ada")
+    session = auth_pb2.Session(session_id="s1", username="ada", edge_name="edge-1", opened_at_ms=CREATED)
+    request = operator.serve(
+        "AuthAdminService", "ListSessions", auth_pb2.ListSessionsResponse(sessions=[session], next_page_token="t")
+    )
+    assert (request.username, request.page_token) == ("ada", "")
+    request = operator.serve("AuthAdminService", "ListSessions", auth_pb2.ListSessionsResponse())
+    assert request.page_token == "t"
+    lines = running.result(10).splitlines()
+    assert lines[1].split()[:3] == ["s1", "ada", "edge-1"]
+
+
+def test_unlocking(operator: Operator) -> None:
+    running = operator.start("accounts", "unlock", "ada")
+    request = operator.serve("AuthAdminService", "UnlockAccount", auth_pb2.UnlockAccountResponse(was_locked=True))
+    assert request.username == "ada"
+    assert running.result(10) == "ada: The next login waits for nothing.\n"
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ("accounts", "disable", "a"),
         ("accounts", "revoke", "a"),
+        ("accounts", "set-password", "a"),
         ("rooms", "remove-member", "r", "a"),
         ("disconnect", "7"),
     ],
