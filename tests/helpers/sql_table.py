@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, insert, select, text
+from sqlalchemy.engine import make_url
+
+from services.common.db import PostgresAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,26 +19,44 @@ if TYPE_CHECKING:
 
     from services.common.db import Database
 
-CREATE = "CREATE TABLE t (v UNIQUE)"
+ACCESS = PostgresAccess(schema="public")
+_table = Table("t", MetaData(), Column("n", Integer, primary_key=True), Column("v", Text, unique=True))
 
 
-def sql(statement: str, *parameters: Any) -> Callable[[Connection], None]:
+def create(connection: Connection) -> None:
+    _table.create(connection)
+
+
+def sql(statement: str) -> Callable[[Connection], None]:
     def work(connection: Connection) -> None:
-        connection.exec_driver_sql(statement, parameters)
+        connection.execute(text(statement))
 
     return work
 
 
 def put(value: object) -> Callable[[Connection], object]:
     def work(connection: Connection) -> object:
-        connection.exec_driver_sql("INSERT INTO t VALUES (?)", (value,))
+        connection.execute(insert(_table).values(v=json.dumps(value)))
         return value
 
     return work
 
 
 def rows(connection: Connection) -> list[Any]:
-    return list(connection.exec_driver_sql("SELECT v FROM t ORDER BY rowid").scalars())
+    return [json.loads(value) for value in connection.scalars(select(_table.c.v).order_by(_table.c.n))]
+
+
+def rows_elsewhere(url: str) -> list[Any]:
+    """What another process would see."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = create_engine(parsed)
+    try:
+        with engine.connect() as connection:
+            return rows(connection)
+    finally:
+        engine.dispose()
 
 
 def fail(connection: Connection) -> None:

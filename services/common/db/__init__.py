@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.common.db.database import Database
 from services.common.db.migrations import migrate
+from services.common.db.postgres import PostgresAccess
 from services.common.db.writer import Writer
 
-__all__ = ["Database", "Writer", "migrate"]
+__all__ = ["Database", "PostgresAccess", "Writer", "migrate"]

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from services.common.db.engines import make_engine, translate
+from services.common.db.engines import is_connection_lost, make_engine, translate
 from services.common.db.writer import BATCH_MAX, QUEUE_MAX, HandleBatch, OnCommit, Writer, WriterThread
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
+
+    from services.common.db.postgres import PostgresAccess
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -36,21 +38,22 @@ _RETRY_AFTER_S: Final = 1.0
 class Database:
     """One database. Make it inside the event loop that uses it, and close it there.
 
-    `url` is SQLAlchemy's, such as `sqlite:///data/rooms.db`; `on_commit` is told on the event loop, after each
-    transaction, how many pieces of work it held and how many seconds it took with its sync.
+    `url` is SQLAlchemy's, such as `sqlite:///data/rooms.db`; PostgreSQL needs `access` with it. `on_commit` is told on
+    the event loop, after each transaction, how many pieces of work it held and how many seconds it took with its sync.
     """
 
     def __init__(
         self,
         url: str,
         *,
+        access: PostgresAccess | None = None,
         readers: int = READERS,
         queue_max: int = QUEUE_MAX,
         batch_max: int = BATCH_MAX,
         on_commit: OnCommit | None = None,
     ) -> None:
-        self._write_engine = make_engine(url, pool_size=1, is_reader=False)
-        self._read_engine = make_engine(url, pool_size=readers, is_reader=True)
+        self._write_engine = make_engine(url, pool_size=1, is_reader=False, access=access)
+        self._read_engine = make_engine(url, pool_size=readers, is_reader=True, access=access)
         self._writer = WriterThread(self._write_engine, queue_max=queue_max, batch_max=batch_max, on_commit=on_commit)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="db-reader")
         self._places = threading.BoundedSemaphore(READS_WAITING_MAX)
@@ -86,13 +89,22 @@ class Database:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
-            with self._read_engine.connect() as connection:
-                return work(connection)
+            try:
+                return self._read_once(work)
+            except Exception as error:
+                if not is_connection_lost(error):
+                    raise
+            # The server has been restarted since: the pool has thrown its old connections away, and reads do no harm.
+            return self._read_once(work)
         except Exception as error:
             translated = translate(error)
             if translated is error:
                 raise
             raise translated from error
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self._read_engine.connect() as connection:
+            return work(connection)
 
     def _free_place(self, _future: Any) -> None:
         self._places.release()

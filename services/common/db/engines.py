@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from services.common.db.postgres import (
+    PostgresAccess,
+    is_postgres_failure,
+    is_refused_by_postgres,
+    make_postgres_engine,
+)
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
@@ -48,12 +54,20 @@ RETRY_AFTER_S: Final = 1.0
 _log = get_logger(__name__)
 
 
-def make_engine(url: str, *, pool_size: int, is_reader: bool) -> Engine:
-    """An engine for the dialect that the URL names. Raises ValueError for one that is not supported."""
-    parsed = make_url(url)
+def make_engine(url: str, *, pool_size: int, is_reader: bool, access: PostgresAccess | None = None) -> Engine:
+    """An engine for the dialect that the URL names; PostgreSQL needs `access`. Raises ValueError that names the
+    configuration's key."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("database_url: not a URL") from None  # without it: there may be a password in it
     match parsed.get_backend_name():
         case "sqlite":
             return _make_sqlite_engine(parsed, pool_size=pool_size, is_reader=is_reader)
+        case "postgresql":
+            if access is None:
+                raise ValueError("database_url: PostgreSQL is not supported here")
+            return make_postgres_engine(url, access, pool_size=pool_size, is_reader=is_reader)
         case dialect:
             raise ValueError(f"database_url: {dialect} is not supported")
 
@@ -101,7 +115,12 @@ def is_storage_failure(error: BaseException) -> bool:
         return isinstance(error, sqlite3.Error) and _has_storage_code(error)
     if isinstance(error.orig, sqlite3.Error):
         return _has_storage_code(error.orig)
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return error.connection_invalidated or (error.orig is not None and is_postgres_failure(error.orig))
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether the connection is gone (a restart of the server, a cut cable), and another one may do."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _has_storage_code(error: sqlite3.Error) -> bool:
@@ -114,9 +133,12 @@ def is_commit_refused(error: BaseException) -> bool:
 
     SQLite writes the frame that makes a transaction count last, so one for which the disk was full, or which did not
     get the lock, is not there, and will not be after a crash either. Of other failures (a sync that failed, a lost
-    connection) nobody knows.
+    connection) nobody knows. What PostgreSQL says, see `is_refused_by_postgres`.
     """
-    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", None)
+    original = getattr(error, "orig", error)
+    if is_refused_by_postgres(original):
+        return True
+    code = getattr(original, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
 
 

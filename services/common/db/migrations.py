@@ -18,6 +18,7 @@ from alembic.util import CommandError
 from sqlalchemy.engine import make_url
 
 from services.common.db.engines import make_engine, sqlite_path, translate
+from services.common.db.postgres import PostgresAccess, lock_for_migration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ class MigrationError(Exception):
     """The database cannot be brought to this version's schema, for example because a newer version made it."""
 
 
-def migrate(url: str, script_location: Path) -> None:
+def migrate(url: str, script_location: Path, *, access: PostgresAccess | None = None) -> None:
     """Runs the revisions that the database has not seen. Blocks; call it before serving.
 
     Raises MigrationError, and ParleyError `unavailable` where the storage fails.
@@ -41,9 +42,11 @@ def migrate(url: str, script_location: Path) -> None:
     config.set_main_option("path_separator", "newline")
     config.set_main_option("script_location", _escape(_ENVIRONMENT))
     config.set_main_option("version_locations", _escape(versions))
-    engine = make_engine(url, pool_size=1, is_reader=False)
+    engine = make_engine(url, pool_size=1, is_reader=False, access=access)
     try:
         with _lock(url), engine.connect() as connection:
+            if access is not None and connection.dialect.name == "postgresql":
+                lock_for_migration(connection, access.schema)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
@@ -64,8 +67,13 @@ def _escape(path: Path) -> str:
 
 @contextlib.contextmanager
 def _lock(url: str) -> Iterator[None]:
-    """Lets one instance at a time migrate; the others wait, and then find nothing to do."""
-    assert make_url(url).get_backend_name() == "sqlite"
+    """Lets one instance at a time migrate; the others wait, and then find nothing to do.
+
+    A file is locked by a file beside it; PostgreSQL has locks of its own (`lock_for_migration`).
+    """
+    if make_url(url).get_backend_name() != "sqlite":
+        yield
+        return
     path = sqlite_path(url)
     handle = os.open(path.with_name(path.name + ".migrate-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

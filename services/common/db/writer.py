@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from services.common.db.engines import is_commit_refused, is_storage_failure, translate
+from services.common.db.engines import is_commit_refused, is_connection_lost, is_storage_failure, translate
+from services.common.db.postgres import is_aborted, is_retryable
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
@@ -38,6 +39,8 @@ QUEUE_MAX: Final = 20_000
 # Bounds how long a transaction holds the write lock and how long its first item waits for its last: some 20 ms.
 BATCH_MAX: Final = 1_024
 _RETRY_AFTER_S: Final = 1.0
+
+_SWALLOWED: Final = "work has gone on after a failed statement, without a savepoint: PostgreSQL stores none of it"
 
 _Job = tuple["asyncio.Future[Any]", "HandleBatch[Any, Any] | None", Any]
 _Outcome = tuple["asyncio.Future[Any]", Any]
@@ -120,13 +123,15 @@ class WriterThread:
                 self._post(outcomes, time.perf_counter() - started)
         self._drop_connection()
 
-    def _store(self, batch: list[_Job]) -> list[_Outcome]:
+    def _store(self, batch: list[_Job], *, may_retry: bool = True) -> list[_Outcome]:
         """Runs the batch in one transaction; each job's future with its result or its exception."""
         try:
             connection = self._connect()
             outcomes = self._execute(connection, batch)
         except Exception as error:  # noqa: BLE001 - every caller of the batch is told
             self._roll_back()
+            if may_retry and _may_run_again(error):
+                return self._store_again(batch, error)
             failure = translate(error)
             return [(future, failure) for future, _, _ in batch]
         try:
@@ -142,6 +147,13 @@ class WriterThread:
                 failure.__cause__ = error
             return [(future, failure) for future, _, _ in batch]
         return outcomes
+
+    def _store_again(self, batch: list[_Job], error: Exception) -> list[_Outcome]:
+        """Nothing has been committed, so functions run once more; items may be known to their handler, and fail."""
+        failure = translate(error)
+        outcomes: list[_Outcome] = [(future, failure) for future, handle_batch, _ in batch if handle_batch is not None]
+        functions = [job for job in batch if job[1] is None]
+        return outcomes + self._store(functions, may_retry=False) if functions else outcomes
 
     def _execute(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:
         """Runs the jobs in order, neighbours of one `handle_batch` together."""
@@ -168,10 +180,15 @@ class WriterThread:
     def _attempt(connection: Connection, work: Callable[..., Any], *arguments: Any, is_alone: bool) -> Any:
         """What the work returns or the exception that it raised, without a trace in the database in that case."""
         if is_alone:
-            return work(connection, *arguments)
+            result = work(connection, *arguments)
+            if is_aborted(connection):
+                raise AssertionError(_SWALLOWED)
+            return result
         connection.exec_driver_sql("SAVEPOINT piece")
         try:
             result = work(connection, *arguments)
+            if is_aborted(connection):
+                raise AssertionError(_SWALLOWED)
         except Exception as error:
             if is_storage_failure(error):
                 raise  # the transaction may be gone, and the savepoint with it
@@ -188,7 +205,10 @@ class WriterThread:
     def _roll_back(self) -> None:
         try:
             if self._connection is not None:
-                self._connection.rollback()
+                if self._connection.invalidated:
+                    self._drop_connection()
+                else:
+                    self._connection.rollback()
         except Exception:  # noqa: BLE001 - the connection is of no more use, whatever the reason
             self._drop_connection()
 
@@ -218,3 +238,9 @@ class WriterThread:
                 future.set_result(value)
         if self._on_commit is not None:
             self._on_commit(len(outcomes), seconds)
+
+
+def _may_run_again(error: BaseException) -> bool:
+    """Whether a transaction that has failed before its COMMIT may well succeed when it is run at once again: it lost
+    against another one, or the server has been restarted since the last."""
+    return is_connection_lost(error) or is_retryable(getattr(error, "orig", error))

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine, inspect
 from structlog.testing import capture_logs
 
-from services.common.db import migrate
+from services.common.db import PostgresAccess, migrate
 from services.common.db.migrations import MigrationError
 from services.common.errors import ParleyError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+ACCESS = PostgresAccess(schema="rooms")
 HEADER = """
 from alembic import op
 import sqlalchemy as sa
@@ -35,46 +36,57 @@ def revisions(directory: Path, bodies: Iterable[str]) -> Path:
     return directory
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path}/data/t.db"
 
 
+def run(url: str, directory: Path) -> None:
+    migrate(url, directory, access=ACCESS)
+
+
 def schema(url: str) -> dict[str, list[str]]:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-    found = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in tables}
-    connection.close()
+    """The columns of the service's tables."""
+    is_postgres = url.startswith("postgresql")
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        inspector = inspect(connection)
+        name = ACCESS.schema if is_postgres else None
+        tables = inspector.get_table_names(schema=name)
+        found = {table: [column["name"] for column in inspector.get_columns(table, name)] for table in tables}
+    engine.dispose()
     return found
 
 
 def test_a_new_database_gets_everything_and_an_older_one_what_it_lacks(tmp_path: Path, url: str) -> None:
     directory = tmp_path / "100% mine: a b"
-    migrate(url, revisions(directory, [ONE]))
+    run(url, revisions(directory, [ONE]))
     assert schema(url) == {"a": ["x"], "alembic_version": ["version_num"]}
-    migrate(url, revisions(directory, [ONE, TWO]))
+    run(url, revisions(directory, [ONE, TWO]))
     assert schema(url)["a"] == ["x", "y"]
-    migrate(url, directory)
+    run(url, directory)
     assert schema(url)["a"] == ["x", "y"]
 
 
 def test_a_revision_that_fails_leaves_nothing_half_done(tmp_path: Path, url: str) -> None:
     with pytest.raises(RuntimeError, match="broken"):
-        migrate(url, revisions(tmp_path, [ONE, BROKEN]))
+        run(url, revisions(tmp_path, [ONE, BROKEN]))
     assert schema(url) == {}
-    migrate(url, revisions(tmp_path, [ONE, TWO]))
+    run(url, revisions(tmp_path, [ONE, TWO]))
     assert schema(url)["a"] == ["x", "y"]
 
 
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path, url: str) -> None:
-    migrate(url, revisions(tmp_path / "new", [ONE, TWO]))
+    run(url, revisions(tmp_path / "new", [ONE, TWO]))
     with pytest.raises(MigrationError, match="0002"):
-        migrate(url, revisions(tmp_path / "old", [ONE]))
+        run(url, revisions(tmp_path / "old", [ONE]))
 
 
 def test_a_directory_without_revisions_is_a_mistake(tmp_path: Path, url: str) -> None:
     with pytest.raises(MigrationError, match="no migrations"):
-        migrate(url, tmp_path)
+        run(url, tmp_path)
 
 
 def test_a_database_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
@@ -86,7 +98,7 @@ def test_a_database_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
 
 def test_several_instances_may_start_at_once(tmp_path: Path, url: str) -> None:
     directory = revisions(tmp_path, [ONE, TWO])
-    # The lock is the file's, so threads exclude each other by it as processes do.
+    # The lock is the file's or the connection's, so threads exclude each other by it as processes do.
     with ThreadPoolExecutor(4) as instances:
-        list(instances.map(lambda _: migrate(url, directory), range(4)))
+        list(instances.map(lambda _: run(url, directory), range(4)))
     assert schema(url)["a"] == ["x", "y"]

@@ -15,30 +15,34 @@ from structlog.testing import capture_logs
 from services.common.db import Database
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
-from tests.helpers.sql_table import CREATE, Gate, fail, put, rows, sql
+from tests.helpers.sql_table import ACCESS, Gate, create, fail, put, rows, rows_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path}/data/test.db"
 
 
 @pytest.fixture
 async def database(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
-    await database.write(sql(CREATE))
+    database = Database(url, access=ACCESS)
+    await database.write(create)
     yield database
     await database.close()
 
 
 async def test_what_queues_up_shares_one_transaction(url: str) -> None:
     commits: list[int] = []
-    database = Database(url, on_commit=lambda count, seconds: commits.append(count if seconds > 0 else -1))
-    await database.write(sql(CREATE))
+    database = Database(
+        url, access=ACCESS, on_commit=lambda count, seconds: commits.append(count if seconds > 0 else -1)
+    )
+    await database.write(create)
     gate = Gate(database)
     await gate.reached()
     futures = [database.submit(put(number)) for number in range(10)]
@@ -67,9 +71,7 @@ async def test_an_answer_comes_only_after_the_commit(database: Database, url: st
     let_go.set()
     await second
     assert first.done()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as other:
-        assert other.execute("SELECT v FROM t").fetchall() == [("first",)]
-    other.close()
+    assert rows_elsewhere(url) == ["first"]
 
 
 async def test_work_that_raises_leaves_no_trace_and_spoils_no_other(database: Database) -> None:
@@ -154,8 +156,8 @@ async def test_a_handler_must_answer_every_item(database: Database) -> None:
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(url: str) -> None:
-    database = Database(url, queue_max=2)
-    await database.write(sql(CREATE))
+    database = Database(url, access=ACCESS, queue_max=2)
+    await database.write(create)
     gate = Gate(database)
     await gate.reached()
     futures = [database.submit(put(number)) for number in range(2)]
@@ -172,8 +174,8 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(u
 
 async def test_a_transaction_is_bounded(url: str) -> None:
     commits: list[int] = []
-    database = Database(url, batch_max=4, on_commit=lambda count, _seconds: commits.append(count))
-    await database.write(sql(CREATE))
+    database = Database(url, access=ACCESS, batch_max=4, on_commit=lambda count, _seconds: commits.append(count))
+    await database.write(create)
     gate = Gate(database)
     await gate.reached()
     futures = [database.submit(put(number)) for number in range(10)]
@@ -199,9 +201,7 @@ async def test_closing_stores_and_answers_what_is_queued(database: Database, url
     await closing
     assert [future.result() for future in futures] == list(range(5))
     await database.close()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as other:
-        assert len(other.execute("SELECT v FROM t").fetchall()) == 5
-    other.close()
+    assert rows_elsewhere(url) == list(range(5))
 
 
 async def test_a_caller_that_goes_does_not_keep_its_work_from_being_stored(database: Database) -> None:
@@ -260,7 +260,7 @@ async def test_exactly_what_was_answered_with_success_is_stored(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, int]]
 ) -> None:
     database = Database(f"sqlite:///{tmp_path_factory.mktemp('db')}/t.db", batch_max=7)
-    await database.write(sql(CREATE))
+    await database.write(create)
 
     def store(connection: Connection, items: list[tuple[str, int]]) -> list[object]:
         results: list[object] = []

@@ -1,0 +1,28 @@
+"""Servers that a test needs and that somebody else has written: found, or the test is skipped by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+
+def find_program(name: str, *directories: Path) -> str:
+    """The program's path. Where it is not installed the test is skipped, or, with PARLEY_REQUIRE_ALL=1, fails."""
+    places = os.pathsep.join([*map(str, directories), os.environ.get("PATH", os.defpath)])
+    found = shutil.which(name, path=places)
+    if found is not None:
+        return found
+    if os.environ.get("PARLEY_REQUIRE_ALL") == "1":
+        pytest.fail(f"{name} is not installed, and PARLEY_REQUIRE_ALL=1 lets nothing be left out", pytrace=False)
+    pytest.skip(f"{name} is not installed")
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
