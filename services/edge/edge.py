@@ -26,6 +26,7 @@ from services.edge.feed import Feed, Stream
 from services.edge.handlers import Handlers
 from services.edge.leases import Leases
 from services.edge.listener import Listener
+from services.edge.loop_watch import LoopWatch
 from services.edge.ports import AuthBackend, RoomsBackend
 from services.edge.removals import Removals
 from services.edge.replays import Replays
@@ -110,6 +111,7 @@ class Edge:
         self._sweep = Sweep(
             directory=self._directory, publisher=self._core.publisher, buckets=shared.buckets, clock=clock
         )
+        self._loop_watch = LoopWatch(counters, clock)
         self.servicer = EdgeAdminServicer(directory=self._directory, pump=self._core.pump)
         report(counters, admission=shared.admission, directory=self._directory, core=self._core)
 
@@ -124,6 +126,7 @@ class Edge:
             vital.create_task(self._leases.run(), name="leases")
             vital.create_task(self._departures.run(), name="departures")
             vital.create_task(self._sweep.run(), name="sweep")
+            vital.create_task(self._loop_watch.run(), name="loop watch")
 
     async def drain(self, grace_s: float) -> None:
         """Accept nothing more, finish the texts that were accepted, say goodbye, and tell auth and rooms.

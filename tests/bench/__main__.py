@@ -64,7 +64,8 @@ async def measure(kind: type[Server], workload: str, seconds: float) -> Figures:
     server = kind(home / "home", make_certificates(home))
     try:
         await server.start()
-        return await WORKLOADS[workload].run(server, seconds)
+        figures = await WORKLOADS[workload].run(server, seconds)
+        return figures | await server.own_figures()
     finally:
         server.stop()
         shutil.rmtree(home, ignore_errors=True)

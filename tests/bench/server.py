@@ -119,6 +119,10 @@ class Server:
         """Resident bytes of the processes that hold client connections."""
         return sum(resident_bytes(pid) for pid in self.connection_pids())
 
+    async def own_figures(self) -> dict[str, float]:
+        """What the server says of itself after a workload."""
+        return {}
+
     def spawn(self, *arguments: str, **options: object) -> None:
         path = shutil.which(self.program, path=os.environ["PATH"] + ":/usr/sbin") or self.program
         log = (self.home / "output.log").open("wb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import sys
 import time
@@ -49,7 +50,23 @@ class Parley(Server):
             await asyncio.sleep(0.05)
         stack = json.loads((self.home / "run" / "stack.json").read_text())
         self._edge_pids = [one["pid"] for one in stack["processes"] if one["name"].startswith("edge-")]
+        self._telemetry = [one["prometheus"] for one in stack["processes"] if one["name"].startswith("edge-")]
         self.context = ssl.create_default_context(cafile=stack["client_ca"])
+
+    async def own_figures(self) -> dict[str, float]:
+        """The longest that anything has held up an edge's event loop, from its start on: logins and joins count too."""
+        longest_s = 0.0
+        for address in self._telemetry:
+            host, _, port = address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+            text = (await reader.read(-1)).decode()
+            writer.close()
+            found = re.search(r"^parley_edge_loop_lateness_max(?:_seconds)? (\S+)", text, re.MULTILINE)
+            if found is None:
+                raise RuntimeError("the edge does not say how late its loop was")
+            longest_s = max(longest_s, float(found[1]))
+        return {"edge_stall_max_ms": longest_s * 1000}
 
     def room_id(self, name: str) -> str:
         """The id of a room that somebody has joined here."""

@@ -26,6 +26,8 @@ NAMES = {
     "parley.edge.queue.wait": Kind.HISTOGRAM,
     "parley.edge.queue.waiting": Kind.GAUGE,
     "parley.edge.publish.duration": Kind.HISTOGRAM,
+    "parley.edge.loop.lateness": Kind.HISTOGRAM,
+    "parley.edge.loop.lateness.max": Kind.GAUGE,
 }
 
 
@@ -53,6 +55,7 @@ async def test_all_names_are_there_and_count(tmp_path: Path) -> None:
             "parley.edge.messages.delivered": 1,
             "parley.edge.errors": 0,
             "parley.edge.queue.waiting": 0,
+            "parley.edge.loop.lateness.max": world.value("parley.edge.loop.lateness.max"),
         }
         (duration,) = families["parley.edge.request.duration"].members.values()
         assert duration.count == 3  # type: ignore[union-attr]  # login, room and text
