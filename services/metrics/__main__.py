@@ -22,6 +22,8 @@ from services.metrics.reporter import Reporter
 from services.metrics.stats_file import StatsFile
 from services.metrics.store import Store
 from services.metrics.summary import ACKNOWLEDGED, Summary
+from services.metrics.traces.otlp import register as register_traces
+from services.metrics.traces.store import TraceStore
 
 _ALLOW = {
     **dict.fromkeys(otlp.SERVICES, SERVICES),
@@ -59,7 +61,14 @@ async def serve(config: MetricsConfig, stop: Stop) -> None:
         )
         telemetry = Telemetry(config, "metrics")
         server = RpcServer(config, allow=_ALLOW)
-        servicer.register(server.grpc, reporter)
+        traces = TraceStore(
+            database,
+            rows_max=config.max_spans,
+            bytes_max=config.max_span_bytes,
+            age_s_max=config.max_span_age_s,
+        )
+        servicer.register(server.grpc, reporter, traces, clock=clock)
+        register_traces(server.grpc, traces, counters=telemetry.counters, clock=clock)
         otlp.register(
             server.grpc,
             aggregate,

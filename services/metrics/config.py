@@ -18,7 +18,8 @@ class MetricsConfig(ServiceConfig):
     `stats_interval_s` is the time between two lines of `stats_file`, `graphs_interval_s` that between two drawings.
     An export with more than `max_points_per_export` points is refused whole: ours have some hundreds. So are points of
     new series of an instance that has `max_series_per_instance`, and exports of new instances when there are
-    `max_instances`; together they bound the memory to some tens of megabytes.
+    `max_instances`; together they bound the memory to some tens of megabytes. Spans are kept as long as all three
+    bounds allow, the oldest go first.
     """
 
     stats_interval_s: float = 60.0
@@ -29,13 +30,23 @@ class MetricsConfig(ServiceConfig):
     max_instances: int = 200
     max_series_per_instance: int = 1_000
     max_points_per_export: int = 10_000
+    max_spans: int = 200_000
+    max_span_bytes: int = 200_000_000
+    max_span_age_s: float = 86_400.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("stats_interval_s", "graphs_interval_s"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")
-        for key in ("max_instances", "max_series_per_instance", "max_points_per_export"):
+        for key in (
+            "max_instances",
+            "max_series_per_instance",
+            "max_points_per_export",
+            "max_spans",
+            "max_span_bytes",
+            "max_span_age_s",
+        ):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")
 

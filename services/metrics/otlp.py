@@ -1,4 +1,4 @@
-"""otlp: OpenTelemetry's collector services: takes in metrics; traces and logs are counted, and refused openly.
+"""otlp: OpenTelemetry's collector services: takes in metrics; logs are counted, and refused openly. Spans: see traces.
 
 Who reports is what its certificate says, so that no service can speak for another; the instance's name is its own
 word. Every limit is checked before anything is converted: an export may hold four megabytes of anything.
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from services.common.errors import ParleyError
@@ -49,7 +48,7 @@ VALUE_MAX = 2**53
 # Signed, as databases have it: the year 2262.
 TIME_NS_MAX = 2**63 - 1
 _CUMULATIVE = metrics_pb2.AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-_NOT_KEPT = "traces and logs are not kept by this version"
+_NOT_KEPT = "logs are not kept by this version"
 
 
 class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
@@ -74,7 +73,7 @@ class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
         now, monotonic = self._clock.now(), self._clock.monotonic()
         total = accepted = 0
         for resource_metrics in request.resource_metrics:
-            source = Source(identity.kind, _instance_name(resource_metrics.resource.attributes))
+            source = Source(identity.kind, instance_name(resource_metrics.resource.attributes))
             points: list[Point] = []
             for scope_metrics in resource_metrics.scope_metrics:
                 for metric in scope_metrics.metrics:
@@ -95,7 +94,7 @@ class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
         return response
 
     def _check_size(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
-        _check_resources(len(request.resource_metrics))
+        check_resources(len(request.resource_metrics))
         count = 0
         for resource_metrics in request.resource_metrics:
             if len(resource_metrics.scope_metrics) > SCOPES_MAX:
@@ -105,25 +104,6 @@ class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
                     count += max(1, _count_points(metric))  # a metric without points is work, too
                     if count > self._max_points:
                         raise ParleyError(ErrorCode.TOO_LARGE, f"more than {self._max_points} points in an export")
-
-
-class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Counts spans and says that they are not kept."""
-
-    def __init__(self, *, counters: Counters) -> None:
-        self._refused = counters.counter("parley.metrics.spans.refused", "1", "Spans that were not kept.")
-
-    async def Export(  # noqa: N802 - the method's name in the protocol
-        self, request: trace_service_pb2.ExportTraceServiceRequest, _context: Context
-    ) -> trace_service_pb2.ExportTraceServiceResponse:
-        """Refuse all spans of one export, in OTLP's way, which makes the sender drop them."""
-        _check_resources(len(request.resource_spans))
-        count = sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
-        self._refused.add(count)
-        response = trace_service_pb2.ExportTraceServiceResponse()
-        response.partial_success.rejected_spans = count
-        response.partial_success.error_message = _NOT_KEPT
-        return response
 
 
 class LogsCollector(logs_service_pb2_grpc.LogsServiceServicer):
@@ -136,7 +116,7 @@ class LogsCollector(logs_service_pb2_grpc.LogsServiceServicer):
         self, request: logs_service_pb2.ExportLogsServiceRequest, _context: Context
     ) -> logs_service_pb2.ExportLogsServiceResponse:
         """Refuse all records of one export, in OTLP's way, which makes the sender drop them."""
-        _check_resources(len(request.resource_logs))
+        check_resources(len(request.resource_logs))
         count = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
         self._refused.add(count)
         response = logs_service_pb2.ExportLogsServiceResponse()
@@ -148,23 +128,22 @@ class LogsCollector(logs_service_pb2_grpc.LogsServiceServicer):
 def register(
     server: grpc.aio.Server, aggregate: Aggregate, *, counters: Counters, clock: Clock, max_points: int
 ) -> None:
-    """Add the three collector services to a server. An export of more than `max_points` points is refused."""
+    """Add the collectors of metrics and logs to a server. An export of more than `max_points` points is refused."""
     collector = MetricsCollector(aggregate, counters=counters, clock=clock, max_points=max_points)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        TraceCollector(counters=counters), server
-    )
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(  # type: ignore[no-untyped-call]
         LogsCollector(counters=counters), server
     )
 
 
-def _check_resources(count: int) -> None:
+def check_resources(count: int) -> None:
+    """Raises ParleyError too_large where an export has more resources than any of ours."""
     if count > RESOURCES_MAX:
         raise ParleyError(ErrorCode.TOO_LARGE, f"more than {RESOURCES_MAX} resources in an export")
 
 
-def _instance_name(attributes: Iterable[KeyValue]) -> str:
+def instance_name(attributes: Iterable[KeyValue]) -> str:
+    """What the reporting instance calls itself. Raises ParleyError bad_request."""
     for attribute in attributes:
         if attribute.key == "service.instance.id":
             name = attribute.value.string_value

@@ -1,8 +1,8 @@
-"""tables: a sample for each interval, messages by hour, and how far each source has counted."""
+"""tables: a sample for each interval, messages by hour, how far each source has counted, and spans."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table
 
 metadata = MetaData()
 
@@ -40,4 +40,29 @@ checkpoints = Table(
     Column("kept_at", Float, nullable=False, index=True),
     Column("time_ns", BigInteger, nullable=False),
     Column("runs", LargeBinary, nullable=False),
+)
+
+# Ids are hex; `message_id`, `room_id` and `user_id` are there where the span names them. `body` is JSON: the span.
+spans = Table(
+    "spans",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("trace_id", String(32), nullable=False),
+    Column("kept_at", Float, nullable=False),
+    Column("is_entry", Boolean, nullable=False),
+    Column("is_error", Boolean, nullable=False),
+    Column("duration_ns", BigInteger, nullable=False),
+    Column("message_id", String(256), index=True),
+    Column("room_id", String(256)),
+    Column("user_id", String(256)),
+    Column("size", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# Which spans concern a trace: its own, and those that link to it.
+span_traces = Table(
+    "span_traces",
+    metadata,
+    Column("trace_id", String(32), primary_key=True),
+    Column("span_row", Integer, primary_key=True, index=True),
 )

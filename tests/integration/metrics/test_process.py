@@ -19,6 +19,8 @@ import grpc.aio
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub as Collector
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub as TraceCollector
 from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 
 from services.common.errors import from_rpc_error
@@ -258,3 +260,66 @@ def _free_port() -> int:
 def _hourly(home: Path) -> int:
     with contextlib.closing(sqlite3.connect(home / "data" / "metrics.db")) as connection:
         return int(connection.execute("SELECT sum(messages) FROM hourly_messages").fetchone()[0])
+
+
+async def test_traces_are_taken_in_from_services_and_found_by_operators(tmp_path: Path) -> None:
+    message_id = "r7d0c4m1zz9k-a1b2c3-1"
+    request = ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    resource.resource.attributes.add(key="service.instance.id").value.string_value = "edge-1"
+    span = resource.scope_spans.add().spans.add(
+        trace_id=b"\xab" * 16, span_id=b"\x01" * 8, name="text_message", start_time_unix_nano=1, end_time_unix_nano=2
+    )
+    span.attributes.add(key="parley.message.id").value.string_value = message_id
+    async with running(tmp_path) as service:
+        async with rpc.channel(service.address, identity="edge", service="metrics") as channel:
+            answer = await TraceCollector(channel).Export(request)
+            assert not answer.partial_success.rejected_spans
+        async with rpc.channel(service.address, identity="admin/alice", service="metrics") as channel:
+            stub = metrics_pb2_grpc.MetricsServiceStub(channel)
+            found = await stub.FindTraceOfMessage(metrics_pb2.FindTraceOfMessageRequest(message_id=message_id))
+            trace = await stub.GetTrace(metrics_pb2.GetTraceRequest(trace_id="AB" * 16))
+            assert found.trace == trace.trace
+            assert [(one.service, one.instance, one.name) for one in trace.trace.spans] == [
+                ("edge", "edge-1", "text_message")
+            ]
+            listed = await stub.ListTraces(metrics_pb2.ListTracesRequest())
+            assert [one.message_id for one in listed.traces] == [message_id]
+            nothing = await stub.GetTrace(metrics_pb2.GetTraceRequest(trace_id="ac" * 16))
+            assert (nothing.trace.trace_id, len(nothing.trace.spans)) == ("", 0)
+            for call in (
+                stub.GetTrace(metrics_pb2.GetTraceRequest(trace_id="ab")),
+                stub.FindTraceOfMessage(metrics_pb2.FindTraceOfMessageRequest(message_id="r7d0c4m1zz9k")),
+                stub.ListTraces(metrics_pb2.ListTracesRequest(page_size=1_001)),
+                stub.ListTraces(metrics_pb2.ListTracesRequest(duration_min_ms=float("nan"))),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert from_rpc_error(caught.value).code is ErrorCode.BAD_REQUEST
+        assert await service.stop() == 0
+    async with (
+        running(tmp_path) as service,
+        rpc.channel(service.address, identity="admin/alice", service="metrics") as channel,
+    ):
+        stub = metrics_pb2_grpc.MetricsServiceStub(channel)
+        kept = await stub.FindTraceOfMessage(metrics_pb2.FindTraceOfMessageRequest(message_id=message_id))
+        assert kept.trace == trace.trace
+
+
+async def test_statistics_are_streamed_until_the_caller_has_enough(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path) as service,
+        rpc.channel(service.address, identity="admin/alice", service="metrics") as channel,
+    ):
+        stub = metrics_pb2_grpc.MetricsServiceStub(channel)
+        call = stub.StreamStatistics(metrics_pb2.StreamStatisticsRequest(interval_s=0.2))
+        async with asyncio.timeout(DEADLINE_S):
+            answers = [await call.read() for _ in range(3)]
+        call.cancel()
+        uptimes = [answer.values["uptime_seconds"] for answer in answers]
+        assert uptimes == sorted(set(uptimes))
+        assert set(answers[0].values) == set(await service.statistics())
+        refused = stub.StreamStatistics(metrics_pb2.StreamStatisticsRequest(interval_s=0.1))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused.read()
+        assert from_rpc_error(caught.value).code is ErrorCode.BAD_REQUEST

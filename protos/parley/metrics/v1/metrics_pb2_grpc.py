@@ -40,10 +40,30 @@ class MetricsServiceStub:
                 request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetStatisticsRequest.SerializeToString,
                 response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetStatisticsResponse.FromString,
                 _registered_method=True)
+        self.StreamStatistics = channel.unary_stream(
+                '/parley.metrics.v1.MetricsService/StreamStatistics',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.StreamStatisticsRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.StreamStatisticsResponse.FromString,
+                _registered_method=True)
         self.DrawGraphs = channel.unary_unary(
                 '/parley.metrics.v1.MetricsService/DrawGraphs',
                 request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsRequest.SerializeToString,
                 response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsResponse.FromString,
+                _registered_method=True)
+        self.GetTrace = channel.unary_unary(
+                '/parley.metrics.v1.MetricsService/GetTrace',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceResponse.FromString,
+                _registered_method=True)
+        self.FindTraceOfMessage = channel.unary_unary(
+                '/parley.metrics.v1.MetricsService/FindTraceOfMessage',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindTraceOfMessageRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindTraceOfMessageResponse.FromString,
+                _registered_method=True)
+        self.ListTraces = channel.unary_unary(
+                '/parley.metrics.v1.MetricsService/ListTraces',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesResponse.FromString,
                 _registered_method=True)
 
 
@@ -58,8 +78,38 @@ class MetricsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamStatistics(self, request, context):
+        """The statistics now and then again and again, until the caller has enough. Errors: bad_request (interval_s),
+        overloaded (too many watch already).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DrawGraphs(self, request, context):
         """Draws all graphs now. Errors: unavailable (a drawing is under way).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrace(self, request, context):
+        """All spans of a trace. Errors: bad_request (not a trace id). A trace that is not, or no longer, kept has no spans.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindTraceOfMessage(self, request, context):
+        """The trace of a message, by the attribute `parley.message.id` of one of its spans. Errors: bad_request (not
+        `room_id-epoch-seq`). Without spans: none was reported, or the trace is no longer kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTraces(self, request, context):
+        """The newest traces. Errors: bad_request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,10 +123,30 @@ def add_MetricsServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetStatisticsRequest.FromString,
                     response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetStatisticsResponse.SerializeToString,
             ),
+            'StreamStatistics': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamStatistics,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.StreamStatisticsRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.StreamStatisticsResponse.SerializeToString,
+            ),
             'DrawGraphs': grpc.unary_unary_rpc_method_handler(
                     servicer.DrawGraphs,
                     request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsRequest.FromString,
                     response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsResponse.SerializeToString,
+            ),
+            'GetTrace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrace,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceResponse.SerializeToString,
+            ),
+            'FindTraceOfMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindTraceOfMessage,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindTraceOfMessageRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindTraceOfMessageResponse.SerializeToString,
+            ),
+            'ListTraces': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTraces,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -118,6 +188,33 @@ class MetricsService:
             _registered_method=True)
 
     @staticmethod
+    def StreamStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/parley.metrics.v1.MetricsService/StreamStatistics',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.StreamStatisticsRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.StreamStatisticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DrawGraphs(request,
             target,
             options=(),
@@ -134,6 +231,87 @@ class MetricsService:
             '/parley.metrics.v1.MetricsService/DrawGraphs',
             parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsRequest.SerializeToString,
             parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.metrics.v1.MetricsService/GetTrace',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindTraceOfMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.metrics.v1.MetricsService/FindTraceOfMessage',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.FindTraceOfMessageRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.FindTraceOfMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTraces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.metrics.v1.MetricsService/ListTraces',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesResponse.FromString,
             options,
             channel_credentials,
             insecure,
