@@ -37,8 +37,8 @@ _ALLOW: Final = {
 async def serve(config: AuthConfig, stop: Stop) -> None:
     """Builds the service, serves until `stop`, and takes it down in order."""
     clock = SystemClock()
-    migrate(config.storage_url, _MIGRATIONS)
-    database = Database(config.storage_url)
+    migrate(config.storage_url, _MIGRATIONS, access=config.storage_access)
+    database = Database(config.storage_url, access=config.storage_access)
     telemetry = Telemetry(config, "auth")
     tasks = TaskSet()
     revocations = Revocations()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from services.auth.passwords import ROUNDS_MAX, ROUNDS_MIN
 from services.auth.throttle import ThrottlePolicy
 from services.common.config import ServiceConfig
+from services.common.db import PostgresAccess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +22,11 @@ _WORKERS_MAX = 64
 class AuthConfig(ServiceConfig):
     """What the auth service is told beyond `ServiceConfig`."""
 
-    # Empty: SQLite in `home`/data/auth.db.
+    # Empty: SQLite in `home`/data/auth.db. PostgreSQL keeps it in the schema `auth`.
     database_url: str = ""
+    # For PostgreSQL: its password, and the CA by which it must prove itself.
+    database_password_file: Path | None = None
+    database_ca_file: Path | None = None
     # Without a value: `home`/data/auth-pepper. Made at the first start, while there are no accounts yet.
     pepper_file: Path | None = None
     # 2 to the power of this: 12 takes about 240 ms of CPU.
@@ -62,6 +66,13 @@ class AuthConfig(ServiceConfig):
     def storage_url(self) -> str:
         """Where the accounts are."""
         return self.database_url or f"sqlite:///{self.home / 'data' / 'auth.db'}"
+
+    @property
+    def storage_access(self) -> PostgresAccess:
+        """What a URL of PostgreSQL leaves out."""
+        return PostgresAccess(
+            schema="auth", name=self.name, password_file=self.database_password_file, ca_file=self.database_ca_file
+        )
 
     @property
     def pepper_path(self) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from services.auth.accounts import Account, AccountStatus
@@ -21,7 +22,7 @@ from services.auth.tables import accounts, edge_boots, sessions
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, Select, Table
 
     from services.auth.names import Username
     from services.auth.openings import Moment, NewSession, OpenResult, ResumedSession, ResumeResult
@@ -320,15 +321,28 @@ def _keep_lease(connection: Connection, edge: EdgeBoot, moment: Moment) -> list[
         if boot.lease_until_ms < moment.lease_until_ms:
             connection.execute(update(edge_boots).where(is_this).values(lease_until_ms=moment.lease_until_ms))
         return []
-    is_older = and_(edge_boots.c.edge_name == edge.name, edge_boots.c.superseded_at_ms.is_(None))
-    connection.execute(update(edge_boots).where(is_older).values(superseded_at_ms=moment.now_ms))
-    connection.execute(
-        insert(edge_boots).values(
-            edge_name=edge.name, boot_id=edge.boot_id, lease_until_ms=moment.lease_until_ms, superseded_at_ms=None
-        )
+    row = {
+        "edge_name": edge.name,
+        "boot_id": edge.boot_id,
+        "lease_until_ms": moment.lease_until_ms,
+        "superseded_at_ms": None,
+    }
+    new = _insert_into(connection, edge_boots).values(row).on_conflict_do_nothing()
+    if not connection.execute(new).rowcount:
+        return []  # by another instance, just now, which has seen to what follows
+    is_older = and_(
+        edge_boots.c.edge_name == edge.name,
+        edge_boots.c.boot_id != edge.boot_id,
+        edge_boots.c.superseded_at_ms.is_(None),
     )
+    connection.execute(update(edge_boots).where(is_older).values(superseded_at_ms=moment.now_ms))
     left_over = and_(sessions.c.edge_name == edge.name, sessions.c.boot_id != edge.boot_id)
     return _end_all(connection, select(*_ended_columns).where(left_over, _is_open), moment)
+
+
+def _insert_into(connection: Connection, table: Table) -> Any:
+    """An INSERT that knows ON CONFLICT, which both dialects have, each in its own module."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def _end_all(connection: Connection, query: Select[Any], moment: Moment) -> list[EndedSession]:

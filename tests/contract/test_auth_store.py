@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import inspect
@@ -27,7 +27,7 @@ from services.auth.openings import (
 )
 from services.auth.revocations import EdgeBoot, EndedSession
 from services.auth.store import SqlStore
-from services.common.db import Database, migrate
+from services.common.db import Database, PostgresAccess, migrate
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from tests.helpers.auth_world import MIGRATIONS
@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
 EDGE = EdgeBoot("edge-1", "boot-a")
 REBORN = EdgeBoot("edge-1", "boot-b")
 OTHER = EdgeBoot("edge-2", "boot-c")
+ACCESS = PostgresAccess(schema="auth")
 LEASE_MS = 15_000
 TOKEN_MS = 600_000
 DAY_MS = 24 * 3600 * 1000
@@ -65,16 +68,17 @@ def session(session_id: str, user_id: str, edge: EdgeBoot = EDGE) -> NewSession:
     )
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    assert request.param == "sqlite"
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path / 'auth.db'}"
 
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[SqlStore]:
-    migrate(url, MIGRATIONS)
-    database = Database(url)
+    migrate(url, MIGRATIONS, access=ACCESS)
+    database = Database(url, access=ACCESS)
     yield SqlStore(database)
     await database.close()
 
@@ -394,12 +398,75 @@ async def test_purge_forgets_boots_that_are_long_gone(store: SqlStore) -> None:
     assert await store.renew_lease(EDGE, at(LEASE_MS + DAY_MS + 3)) == []
 
 
+# Several instances on one database
+
+
+@pytest.fixture
+async def twins(postgres_url: str) -> AsyncIterator[tuple[SqlStore, SqlStore]]:
+    migrate(postgres_url, MIGRATIONS, access=ACCESS)
+    databases = [Database(postgres_url, access=ACCESS) for _ in range(2)]
+    yield SqlStore(databases[0]), SqlStore(databases[1])
+    for database in databases:
+        await database.close()
+
+
+async def test_of_logins_racing_through_two_instances_one_wins(twins: tuple[SqlStore, SqlStore]) -> None:
+    people = [account(f"user{n}") for n in range(20)]
+    for person in people:
+        assert await twins[0].insert_account(person)
+    logins = [
+        store.open_session(session(f"{person.user_id}-{n}-{attempt}", person.user_id, edge), at(0))
+        for person in people
+        for attempt in range(3)
+        for n, (store, edge) in enumerate(zip(twins, (EDGE, OTHER), strict=True))
+    ]
+    results = await asyncio.gather(*logins)
+    assert sum(isinstance(result, Opened) for result in results) == len(people)
+    assert sum(isinstance(result, AlreadyOpen) for result in results) == len(people) * 5
+    assert await twins[0].count_open_sessions() == await twins[1].count_open_sessions() == len(people)
+
+
+async def test_of_takeovers_racing_through_two_instances_the_last_one_stays(
+    twins: tuple[SqlStore, SqlStore],
+) -> None:
+    alice = account("alice")
+    await twins[0].insert_account(alice)
+    logins = [
+        twins[n % 2].open_session(replace(session(f"s{n}", alice.user_id, (EDGE, OTHER)[n % 2]), takeover=True), at(0))
+        for n in range(20)
+    ]
+    results = await asyncio.gather(*logins)
+    assert all(isinstance(result, Opened) for result in results)
+    replaced = {one.session_id for result in results if isinstance(result, Opened) for one in result.replaced}
+    assert len(replaced) == 19  # each but the last was told to go
+    open_now = {**await twins[0].open_sessions_of(EDGE), **await twins[0].open_sessions_of(OTHER)}
+    assert open_now.keys() == {f"s{n}" for n in range(20)} - replaced
+
+
+async def test_of_racing_registrations_through_two_instances_one_wins(twins: tuple[SqlStore, SqlStore]) -> None:
+    racers = [account("alice", user_id=f"a{n}") for n in range(20)]
+    results = await asyncio.gather(*(twins[n % 2].insert_account(one) for n, one in enumerate(racers)))
+    assert sum(results) == 1
+
+
+async def test_a_new_boot_may_announce_itself_to_two_instances_at_once(twins: tuple[SqlStore, SqlStore]) -> None:
+    await twins[0].insert_account(account("alice"))
+    for n in range(20):
+        boot = EdgeBoot("edge-1", f"boot-{n}")
+        results = await asyncio.gather(*(store.renew_lease(boot, at(n)) for store in twins))
+        assert not any(isinstance(result, BootSuperseded) for result in results)
+        ended = [one for result in results if not isinstance(result, BootSuperseded) for one in result]
+        assert [one.session_id for one in ended] == ([f"s{n - 1}"] if n else [])
+        assert isinstance(await twins[n % 2].open_session(session(f"s{n}", "id-alice", boot), at(n)), Opened)
+
+
 # Failures
 
 
-async def test_a_full_disk_is_unavailable_and_its_log_holds_no_secret(url: str) -> None:
-    migrate(url, MIGRATIONS)
-    database = Database(url)
+async def test_a_full_disk_is_unavailable_and_its_log_holds_no_secret(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'auth.db'}"
+    migrate(url, MIGRATIONS, access=ACCESS)
+    database = Database(url, access=ACCESS)
     store = SqlStore(database)
     await database.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").close())
     with capture_logs() as logs:
@@ -423,8 +490,8 @@ async def test_a_full_disk_is_unavailable_and_its_log_holds_no_secret(url: str) 
 
 async def test_everything_is_there_after_opening_the_database_again(url: str) -> None:
     for attempt in range(2):
-        migrate(url, MIGRATIONS)
-        database = Database(url)
+        migrate(url, MIGRATIONS, access=ACCESS)
+        database = Database(url, access=ACCESS)
         store = SqlStore(database)
         if attempt == 0:
             await store.insert_account(account("alice"))
@@ -435,30 +502,35 @@ async def test_everything_is_there_after_opening_the_database_again(url: str) ->
 
 
 async def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
-    migrate(url, MIGRATIONS)
-    database = Database(url)
-    there = await database.read(
-        lambda connection: {
+    migrate(url, MIGRATIONS, access=ACCESS)
+    database = Database(url, access=ACCESS)
+
+    def compare(connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
+        inspector, dialect = inspect(connection), connection.dialect
+        there = {
             table: (
                 {
-                    (column["name"], str(column["type"]), column["nullable"])
-                    for column in inspect(connection).get_columns(table)
+                    (column["name"], column["type"].compile(dialect), column["nullable"])
+                    for column in inspector.get_columns(table)
                 },
                 {
                     (index["name"], tuple(index["column_names"]), bool(index["unique"]))
-                    for index in inspect(connection).get_indexes(table)
+                    for index in inspector.get_indexes(table)
+                    if "duplicates_constraint" not in index  # PostgreSQL keeps UNIQUE by an index
                 },
             )
-            for table in inspect(connection).get_table_names()
+            for table in inspector.get_table_names()
             if table != "alembic_version"
         }
-    )
+        wanted = {
+            table.name: (
+                {(column.name, column.type.compile(dialect), column.nullable) for column in table.columns},
+                {(index.name, tuple(index.columns.keys()), index.unique) for index in table.indexes},
+            )
+            for table in tables.metadata.sorted_tables
+        }
+        return there, wanted
+
+    there, wanted = await database.read(compare)
     await database.close()
-    wanted = {
-        table.name: (
-            {(column.name, str(column.type), column.nullable) for column in table.columns},
-            {(index.name, tuple(index.columns.keys()), index.unique) for index in table.indexes},
-        )
-        for table in tables.metadata.sorted_tables
-    }
     assert there == wanted

@@ -23,6 +23,8 @@ from tests.helpers import certificates, rpc
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.helpers.postgres import PostgresServer
+
 ROOT = Path(__file__).resolve().parents[3]
 EDGE = auth_pb2.EdgeBoot(name="edge-1", boot_id="boot-a")
 OTHER = auth_pb2.EdgeBoot(name="edge-2", boot_id="boot-b")
@@ -119,6 +121,31 @@ async def test_sessions_survive_a_restart_and_their_edge_keeps_them(tmp_path: Pa
         assert from_rpc_error(caught.value).code is ErrorCode.ALREADY_LOGGED_IN
         response = await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=[session]))
         assert list(response.ended_session_ids) == []
+
+
+async def test_accounts_and_sessions_in_postgresql_outlive_auth_and_the_server(
+    tmp_path: Path, own_postgres: PostgresServer
+) -> None:
+    settings = {"database_url": own_postgres.make_database()}
+    async with running(tmp_path, **settings) as service, service.edge() as edge:
+        await edge.Register(registration("alice"))
+        session = (await edge.Login(login("alice"))).session_id
+        own_postgres.kill()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await edge.Login(login("alice", OTHER))
+        assert from_rpc_error(caught.value).code is ErrorCode.UNAVAILABLE
+        own_postgres.start()
+        response = await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE, session_ids=[session]))
+        assert list(response.ended_session_ids) == []
+        await service.end(signal.SIGKILL)
+    assert not list((tmp_path / "data").glob("*.db"))
+    async with running(tmp_path, **settings) as service, service.edge() as edge:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await edge.Login(login("alice", OTHER))
+        assert from_rpc_error(caught.value).code is ErrorCode.ALREADY_LOGGED_IN
+        takeover = login("alice", OTHER)
+        takeover.takeover = True
+        assert (await edge.Login(takeover)).session_id != session
 
 
 async def test_sigterm_ends_watches_and_the_process_in_order(tmp_path: Path) -> None:
