@@ -86,6 +86,7 @@ class Feed:
         self._on_removed = on_removed
         self._clock = clock
         self._bell = bell
+        self._must_announce = False
         self.is_connected = False
 
     async def run(self) -> None:
@@ -139,8 +140,13 @@ class Feed:
                     writer.exception()  # what ended the writer ended the reader too, which has reported it
 
     def _hello(self) -> feed_pb2.AttachRequest:
+        self._must_announce = False
         self._hub.follow_all()
-        sessions = [
+        hello = feed_pb2.EdgeHello(edge_name=self._edge_name, boot_id=self._boot_id, sessions=self._sessions())
+        return self._next_request(hello)
+
+    def _sessions(self) -> list[feed_pb2.SessionPresence]:
+        return [
             feed_pb2.SessionPresence(
                 session=rooms_pb2.Session(
                     session_id=user.session_id,
@@ -152,8 +158,6 @@ class Feed:
             )
             for user, room_ids in self._present()
         ]
-        hello = feed_pb2.EdgeHello(edge_name=self._edge_name, boot_id=self._boot_id, sessions=sessions)
-        return self._next_request(hello)
 
     def _next_request(self, hello: feed_pb2.EdgeHello | None = None) -> feed_pb2.AttachRequest:
         follows, unfollows = self._hub.take_follows()
@@ -165,6 +169,9 @@ class Feed:
             ],
             unfollow_room_ids=unfollows,
         )
+        if self._must_announce:
+            self._must_announce = False
+            request.announcement.sessions.extend(self._sessions())
         self._publisher.fill(request)
         return request
 
@@ -173,7 +180,8 @@ class Feed:
             await self._bell.wait()
             self._bell.clear()
             request = self._next_request()
-            if request.HasField("publishes") or request.follows or request.unfollow_room_ids:
+            has_rooms = request.follows or request.unfollow_room_ids
+            if request.HasField("publishes") or has_rooms or request.HasField("announcement"):
                 await stream.write(request)
 
     def _process(self, response: feed_pb2.AttachResponse) -> None:
@@ -196,5 +204,8 @@ class Feed:
                     online=change.online_count,
                     now=self._clock.now(),
                 )
+        if response.announce_again:
+            self._must_announce = True
+            self._bell.set()
         for ended in response.membership_changes:
             self._on_removed(ended.room_id, ended.user_id, ended.last_seq)

@@ -26,29 +26,27 @@ from services.rooms.files.local_contents import LocalContents
 from services.rooms.files.servicer import FileServicer
 from services.rooms.log import MessageLog
 from services.rooms.presence import Presence
+from services.rooms.repair import Repair
 from services.rooms.servicer import RoomsAdminServicer, RoomsServicer
 from services.rooms.store import count_rooms
 from services.rooms.stream import Stream
 from services.rooms.streams import Streams
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
-_ALLOW: Final = {
-    "parley.rooms.v1.RoomsService": frozenset({"edge"}),
-    "parley.rooms.v1.RoomFeedService": frozenset({"edge"}),
-    "parley.rooms.v1.FileService": frozenset({"edge"}),
-    "parley.rooms.v1.RoomsAdminService": frozenset({"admin"}),
-}
+_ALLOW: Final = dict.fromkeys(
+    ("parley.rooms.v1.RoomsService", "parley.rooms.v1.RoomFeedService", "parley.rooms.v1.FileService"),
+    frozenset({"edge"}),
+) | {"parley.rooms.v1.RoomsAdminService": frozenset({"admin"})}
 
 
 async def serve(config: RoomsConfig, stop: Stop) -> None:
     """Builds the service, serves until `stop`, and takes it down in order."""
-    clock = SystemClock()
+    clock, tasks = SystemClock(), TaskSet()
     telemetry = Telemetry(config, "rooms")
     counts = RoomsCounts(telemetry.counters)
     migrate(config.url, _MIGRATIONS)
     database = Database(config.url, on_commit=counts.on_commit)
     contents = LocalContents(config.files_path)
-    tasks = TaskSet()
     bus = LocalBus()
     try:
         counts.room_count = await database.read(count_rooms)
@@ -59,6 +57,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         quotas = Quotas(owned_max=config.rooms_per_owner_max, joined_max=config.rooms_per_member_max)
         directory = Directory(database, attendance=attendance, bus=bus, clock=clock, quotas=quotas, counts=counts)
         streams = Streams(bus=bus, encode=EncodedRun)
+        repair = Repair(database, log=log, streams=streams, attendance=attendance, bus=bus, clock=clock)
         open_stream = partial(
             Stream, log=log, encode=EncodedRun, clock=clock, counts=counts, bytes_max=config.stream_bytes_max
         )
@@ -82,6 +81,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         files_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(library, counts.files), server.grpc)
         attendance.start(tasks)
         library.start(tasks)
+        repair.start(tasks, is_shared=config.is_shared)
         prometheus = telemetry.start()
         await server.start()
         write_ready(config, {"grpc": server.address, "prometheus": prometheus})

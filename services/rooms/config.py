@@ -117,3 +117,8 @@ class RoomsConfig(ServiceConfig):
     def url(self) -> str:
         """Where the database is."""
         return self.database_url or f"sqlite:///{self.home / 'data' / 'rooms.db'}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other instances may use the same database: all can but SQLite, which belongs to one instance."""
+        return not self.url.startswith("sqlite")

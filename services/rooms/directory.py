@@ -198,7 +198,14 @@ class Directory:
         """The person is no longer a member; returns the room's id. The session's edge draws the conclusion itself."""
         version = _new_version()
         ended = await self._change(
-            lambda connection: store.leave_room(connection, reference, user_id=session.user_id, version=version),
+            lambda connection: store.leave_room(
+                connection,
+                reference,
+                user_id=session.user_id,
+                version=version,
+                boot_id=session.boot_id,
+                now_ms=self._now_ms(),
+            ),
             then=lambda ended: self._tell(ended, except_boot_id=session.boot_id),
         )
         return ended.room_id
@@ -207,7 +214,9 @@ class Directory:
         """The person of that name is no longer a member, on any edge."""
         version = _new_version()
         return await self._change(
-            lambda connection: store.remove_member(connection, reference, username=username, version=version),
+            lambda connection: store.remove_member(
+                connection, reference, username=username, version=version, now_ms=self._now_ms()
+            ),
             then=self._tell,
         )
 
@@ -223,8 +232,11 @@ class Directory:
         return await asyncio.shield(future)
 
     def _tell(self, ended: Ended, *, except_boot_id: str = "") -> None:
-        self._bus.publish(MembershipEnded(ended.room_id, ended.user_id, ended.last_seq, except_boot_id))
-        self._attendance.remove(ended.user_id, ended.username, ended.room_id)
+        self._bus.publish(
+            MembershipEnded(
+                ended.room_id, ended.user_id, ended.last_seq, except_boot_id, ended.username, number=ended.number
+            )
+        )
 
     async def list_rooms(self, user_id: str | None, *, query: str, cursor: str, limit: int) -> RoomPage:
         """Rooms that the person may see (None: all), whose name contains `query`."""

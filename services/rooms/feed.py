@@ -21,7 +21,7 @@ from services.rooms.presence import Action
 from services.rooms.servicer import encode_file, read_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from services.rooms.attendance import Attendance
     from services.rooms.directory import Directory
@@ -116,6 +116,7 @@ def encode_parcel(parcel: Parcel) -> feed_pb2.AttachResponse:
             username=change.username,
             online_count=change.online_count,
         )
+    response.announce_again = parcel.asks_who_is_here
     return response
 
 
@@ -172,10 +173,13 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         # What the edge sent on a stream before this one is stored first: it will ask about it, and what it sends now
         # comes behind it.
         await self._log.settled()
-        sessions = [(read_session(each.session), list(each.room_ids)) for each in hello.sessions]
-        if any(session.boot_id != hello.boot_id for session, _ in sessions):
+        await self._announce(stream, hello.sessions)
+
+    async def _announce(self, stream: Stream, announced: Iterable[feed_pb2.SessionPresence]) -> None:
+        sessions = [(read_session(each.session), list(each.room_ids)) for each in announced]
+        if any(session.boot_id != stream.boot_id for session, _ in sessions):
             raise ParleyError(ErrorCode.BAD_REQUEST, "an edge announces its own sessions only")
-        for ended in await self._directory.announce(hello.boot_id, sessions):
+        for ended in await self._directory.announce(stream.boot_id, sessions):
             stream.add_ended(ended)
 
     async def _serve(
@@ -209,6 +213,8 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
                 return ParleyError(ErrorCode.BAD_REQUEST, "hello comes once, in the first request")
             try:
                 self._handle(stream, request)
+                if request.HasField("announcement"):
+                    await self._announce(stream, request.announcement.sessions)
             except ParleyError as error:
                 return error
             await stream.wait_for_room()

@@ -108,6 +108,21 @@ class Follow(Generic[P]):
             return None
         return self._advance(piece)
 
+    def announce(self, epoch: str, last_seq: int) -> None:
+        """The room is known to have reached `last_seq`, by word of somebody who does not have the messages.
+
+        In another life of the log than the follow knows it is unresolved again: where that one is must be told first.
+        """
+        if not self.is_resolved:
+            if self._newest is None or self._newest[0] != epoch or self._newest[1] < last_seq:
+                self._newest = (epoch, last_seq)
+        elif epoch == self.epoch:
+            self.target = max(self.target, last_seq)
+        else:
+            self.is_resolved = False
+            self._newest = None
+            self.drop_held()
+
     def add_page(self, epoch: str, pieces: Iterable[P]) -> list[P]:
         """What the log had behind `position`, up to `target`; returns what to send, held pieces included.
 

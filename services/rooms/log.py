@@ -176,11 +176,14 @@ class MessageLog:
     async def page(self, room_id: str, *, after_seq: int, up_to_seq: int, limit: int) -> Page | None:
         """Up to `limit` messages behind `after_seq`, none behind `up_to_seq`. None where there is no such room.
 
-        Raises ParleyError unavailable, overloaded.
+        What is on the page and was published here has been answered: another writer may have announced a position
+        behind a message whose commit this loop had not heard of. Raises ParleyError unavailable, overloaded.
         """
-        return await self._database.read(
+        page = await self._database.read(
             lambda connection: _read_page_of(connection, room_id, after_seq, up_to_seq, limit)
         )
+        await self.settled()
+        return page
 
 
 def read_heads(connection: Connection, room_ids: Sequence[str]) -> dict[str, Head]:

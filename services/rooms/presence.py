@@ -3,7 +3,8 @@
 A person is in a room through the sessions of their connections; through one or through three, they are there once.
 Presence lives in memory only. Each session belongs to one run of one edge (a boot); an edge whose stream is lost
 gets a grace period to come back, and then its people are offline. When it comes back it announces everyone again,
-which also repairs what was missed while it was away.
+which also repairs what was missed while it was away. An edge that has a stream to another instance is not lost: that
+instance renews its lease here.
 
 Every call that changes something returns the changes that the others in the room should see. A crowded room gets a
 count at most once a second instead, because one change in a room of 1,000 costs 1,000 deliveries.
@@ -27,6 +28,10 @@ CROWD: Final = 100
 
 COUNT_INTERVAL_S: Final = 1.0
 """Protocol section 5: at most one count a second and room."""
+
+CLOSED_S: Final = 60.0
+"""How long the end of a session is remembered, so that older news of it, which came by another way, does not open it
+again."""
 
 ANNOUNCE_RACE_S: Final = 10.0
 """An edge's list of everyone may be this old when it arrives: a session heard of since is kept without being on it."""
@@ -71,9 +76,10 @@ class _Here:
 
 @dataclass(slots=True)
 class _Boot:
-    """One run of an edge. `lost_at` is None while a stream is open."""
+    """One run of an edge. `lost_at` is None while a stream is open; `leased_until` is what other instances say."""
 
     lost_at: float | None
+    leased_until: float = float("-inf")
     edge_name: str = ""
     stream_count: int = 0
     session_ids: set[str] = field(default_factory=set)
@@ -108,6 +114,7 @@ class Presence:
         self._of_user: dict[str, set[str]] = {}  # user id -> session ids
         self._rooms: dict[str, _Room] = {}
         self._counts_due: list[tuple[float, str]] = []
+        self._closed: dict[str, float] = {}  # session id -> when it ended, in the order of these times
 
     # What is asked.
 
@@ -133,10 +140,25 @@ class Presence:
 
     def next_tick_at(self) -> float | None:
         """When `tick` has something to do next; None while nothing is pending."""
-        lost = [boot.lost_at + self._grace_s for boot in self._boots.values() if boot.lost_at is not None]
+        lost = [self._ends_at(boot) for boot in self._boots.values() if boot.lost_at is not None]
         if self._counts_due:
             lost.append(self._counts_due[0][0])
         return min(lost, default=None)
+
+    @property
+    def attached(self) -> list[tuple[str, str]]:
+        """The runs of edges that have a stream to this instance, each with the name of its edge."""
+        return [(boot_id, boot.edge_name) for boot_id, boot in self._boots.items() if boot.stream_count]
+
+    def sessions_of(self, boot_id: str) -> list[tuple[Session, list[str]]]:
+        """Everyone who is connected to that run of an edge, and where."""
+        boot = self._boots.get(boot_id)
+        here = [self._sessions[session_id] for session_id in boot.session_ids] if boot else []
+        return [(one.session, sorted(one.room_ids)) for one in here]
+
+    def has_ended(self, session_id: str) -> bool:
+        """Whether that session has ended not long ago; what is heard of it after that is old."""
+        return session_id in self._closed
 
     # Edges.
 
@@ -158,6 +180,12 @@ class Presence:
         boot.stream_count -= 1
         if boot.stream_count == 0:
             boot.lost_at = now
+
+    def lease(self, boot_id: str, edge_name: str, until: float, now: float) -> None:
+        """Another instance has a stream of that run of an edge: it is not lost before `until`."""
+        boot = self._boot(boot_id, now)
+        boot.edge_name = boot.edge_name or edge_name
+        boot.leased_until = max(boot.leased_until, until)
 
     def announce(self, boot_id: str, sessions: Iterable[tuple[Session, Iterable[str]]], now: float) -> list[Change]:
         """An edge says who is connected to it, and where each one is.
@@ -235,7 +263,7 @@ class Presence:
         """What has become due: counts of crowded rooms, and edges that did not come back."""
         changes: list[Change] = []
         for boot_id, boot in list(self._boots.items()):
-            if boot.lost_at is not None and boot.lost_at + self._grace_s <= now:
+            if boot.lost_at is not None and self._ends_at(boot) <= now:
                 changes += self._end_boot(boot_id, now)
         while self._counts_due and self._counts_due[0][0] <= now:
             _, room_id = heapq.heappop(self._counts_due)
@@ -248,6 +276,10 @@ class Presence:
         return changes
 
     # How it is done.
+
+    def _ends_at(self, boot: _Boot) -> float:
+        assert boot.lost_at is not None, "only what is lost ends by itself"
+        return max(boot.lost_at + self._grace_s, boot.leased_until)
 
     def _boot(self, boot_id: str, now: float) -> _Boot:
         """The run of the edge; one that was never attached has the grace period to do so."""
@@ -266,12 +298,19 @@ class Presence:
         for room_id in sorted(here.room_ids):
             changes += self._leave_room(here, room_id, now)
         del self._sessions[session_id]
+        self._remember_end(session_id, now)
         self._boots[here.session.boot_id].session_ids.discard(session_id)
         of_user = self._of_user[here.session.user_id]
         of_user.discard(session_id)
         if not of_user:
             del self._of_user[here.session.user_id]
         return changes
+
+    def _remember_end(self, session_id: str, now: float) -> None:
+        self._closed.pop(session_id, None)
+        self._closed[session_id] = now
+        while (oldest := next(iter(self._closed.items())))[1] + CLOSED_S < now:
+            del self._closed[oldest[0]]
 
     def _enter_room(self, here: _Here, room_id: str, now: float) -> list[Change]:
         if room_id in here.room_ids:

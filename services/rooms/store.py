@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import IntegrityError
 
@@ -17,7 +17,7 @@ from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms import rooms as rules
 from services.rooms.rooms import MEMBER, OWNER
-from services.rooms.tables import members, rooms
+from services.rooms.tables import endings, members, rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,12 +71,14 @@ class NewRoom:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A membership that has ended."""
+    """A membership that has ended. `number` is that of its row, `boot_id` the edge that asked for it, if one did."""
 
     room_id: str
     user_id: str
     username: str
     last_seq: int
+    boot_id: str = ""
+    number: int = 0
 
 
 def _select_rooms(user_id: str | None) -> Select[Any]:
@@ -216,14 +218,17 @@ def _add_member(
     connection.execute(insert(members).values(values))
 
 
-def leave_room(connection: Connection, reference: str, *, user_id: str, version: int) -> Ended:
+def leave_room(
+    connection: Connection, reference: str, *, user_id: str, version: int, now_ms: int, boot_id: str = ""
+) -> Ended:
     """Ends the person's membership. Raises ParleyError no_such_room, not_a_member."""
     room = find_room_of_member(connection, reference, user_id)
     found = connection.execute(select(members.c.username).where(*_is_member(room, user_id))).scalar_one()
-    return _end_membership(connection, room, MemberRecord(user_id, found, room.role or MEMBER), version)
+    member = MemberRecord(user_id, found, room.role or MEMBER)
+    return _end_membership(connection, room, member, version, boot_id=boot_id, now_ms=now_ms)
 
 
-def remove_member(connection: Connection, reference: str, *, username: str, version: int) -> Ended:
+def remove_member(connection: Connection, reference: str, *, username: str, version: int, now_ms: int) -> Ended:
     """Ends the membership of the person of that name. Raises ParleyError no_such_room, not_a_member."""
     room = find_room(connection, reference, None)
     query = select(members.c.user_id, members.c.username, members.c.role)
@@ -233,10 +238,12 @@ def remove_member(connection: Connection, reference: str, *, username: str, vers
     ).first()
     if row is None:
         raise ParleyError(ErrorCode.NOT_A_MEMBER, "nobody of this name is a member of this room")
-    return _end_membership(connection, room, MemberRecord(*row), version)
+    return _end_membership(connection, room, MemberRecord(*row), version, boot_id="", now_ms=now_ms)
 
 
-def _end_membership(connection: Connection, room: RoomRecord, member: MemberRecord, version: int) -> Ended:
+def _end_membership(
+    connection: Connection, room: RoomRecord, member: MemberRecord, version: int, *, boot_id: str, now_ms: int
+) -> Ended:
     connection.execute(delete_from(members).where(*_is_member(room, member.user_id)))
     less = {"member_count": rooms.c.member_count - 1, "members_version": version}
     connection.execute(update(rooms).where(rooms.c.number == room.number).values(less))
@@ -246,7 +253,40 @@ def _end_membership(connection: Connection, room: RoomRecord, member: MemberReco
         heir = rules.heir(rules.Seat(*row) for row in connection.execute(first))
         if heir is not None:
             connection.execute(update(members).where(*_is_member(room, heir)).values(role=OWNER))
-    return Ended(room.room_id, member.user_id, member.username, room.last_seq)
+    values = {
+        "room_id": room.room_id,
+        "user_id": member.user_id,
+        "username": member.username,
+        "last_seq": room.last_seq,
+        "boot_id": boot_id,
+        "ended_at_ms": now_ms,
+    }
+    key = connection.execute(insert(endings).values(values)).inserted_primary_key
+    assert key is not None, "one row was inserted"
+    return Ended(room.room_id, member.user_id, member.username, room.last_seq, boot_id, key[0])
+
+
+def endings_behind(connection: Connection, number: int, limit: int) -> list[Ended]:
+    """Memberships that have ended, behind that number and in the order of theirs, but for those that began again."""
+    is_member = and_(members.c.room_number == rooms.c.number, members.c.user_id == endings.c.user_id)
+    again = exists().where(rooms.c.room_id == endings.c.room_id, is_member)
+    ended = (endings.c.room_id, endings.c.user_id, endings.c.username, endings.c.last_seq, endings.c.boot_id)
+    query = select(*ended, endings.c.number)
+    query = query.where(endings.c.number > number, ~again).order_by(endings.c.number).limit(limit)
+    return [Ended(*row) for row in connection.execute(query)]
+
+
+def last_ending(connection: Connection) -> int:
+    """The highest number of an ended membership; 0 where there is none."""
+    newest: int = connection.execute(select(func.coalesce(func.max(endings.c.number), 0))).scalar_one()
+    return newest
+
+
+def forget_endings(connection: Connection, *, before_ms: int, limit: int) -> int:
+    """Removes rows of memberships that ended before that time, but for the newest; returns how many."""
+    old = select(endings.c.number).where(endings.c.ended_at_ms < before_ms, endings.c.number < last_ending(connection))
+    removed: int = connection.execute(delete_from(endings).where(endings.c.number.in_(old.limit(limit)))).rowcount
+    return removed
 
 
 def _is_member(room: RoomRecord, user_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -62,6 +62,7 @@ class Parcel(NamedTuple):
     ended: Sequence[MembershipEnded]
     pieces: Sequence[Encoded]
     changes: Sequence[Change]
+    asks_who_is_here: bool = False
 
 
 class Stream:
@@ -89,6 +90,7 @@ class Stream:
         self._ended: list[MembershipEnded] = []
         self._pieces: deque[tuple[Follow[Encoded], Encoded]] = deque()
         self._changes: list[Change] = []
+        self._must_ask = False
         self._waiting_bytes = 0  # of the queued pieces
         self._held_bytes = 0  # of those that wait in the follows
         self._unresolved: dict[str, Follow[Encoded]] = {}
@@ -180,6 +182,18 @@ class Stream:
             self._behind[room_id] = follow
             self._may_catch_up.set()
 
+    def announce(self, room_id: str, head: Head) -> None:
+        """A followed room is known to have come so far; what of it has not come here is read from the log."""
+        follow = self.follows[room_id]
+        held_before = follow.held_bytes
+        follow.announce(head.epoch, head.last_seq)
+        self._advance(follow, (), held_before=held_before)
+
+    def ask_who_is_here(self) -> None:
+        """The edge is to say again who is connected to it."""
+        self._must_ask = True
+        self._something_waits.set()
+
     # What goes out.
 
     async def wait(self) -> None:
@@ -197,19 +211,21 @@ class Stream:
         results, self._results = self._results[:RESULTS_MAX], self._results[RESULTS_MAX:]
         ended, self._ended = self._ended, []
         changes, self._changes = self._changes, []
+        must_ask, self._must_ask = self._must_ask, False
         pieces: list[Encoded] = []
         size = 0
         while self._pieces and size < PARCEL_BYTES_MAX:
             follow, piece = self._pieces.popleft()
             self._waiting_bytes -= piece.size
-            if not follow.is_ended:
+            # A broken stream has messages whose result it will never send: they must not be shown on it either.
+            if not follow.is_ended and not self.is_broken:
                 pieces.append(piece)
                 size += piece.size
         if self._is_low and (self._behind or self._unresolved):
             self._may_catch_up.set()
         self._results_taken.set()
-        if results or ended or pieces or changes:
-            return Parcel(results, ended, pieces, changes)
+        if results or ended or pieces or changes or must_ask:
+            return Parcel(results, ended, pieces, changes, must_ask)
         self._something_waits.clear()
         return None
 

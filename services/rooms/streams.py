@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.rooms.bus import MembershipEnded, PresenceChanged
+from services.rooms.bus import MembershipEnded, PresenceChanged, Reached
 from services.rooms.messages import Head, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from services.rooms.bus import Bus, Event
     from services.rooms.presence import Change
@@ -69,22 +69,49 @@ class Streams:
                 del self._followers[room_id]
                 self._heads.pop(room_id, None)
 
+    @property
+    def followed_room_ids(self) -> list[str]:
+        """The rooms that at least one stream follows."""
+        return list(self._followers)
+
+    def announce(self, heads: Mapping[str, Head]) -> None:
+        """Where rooms are, as the log says: streams that were sent less read the rest."""
+        for room_id, head in heads.items():
+            followers = self._followers.get(room_id)
+            if followers and self._heads.get(room_id) != head:
+                self._set_head(room_id, head)
+                for stream in followers:
+                    stream.announce(room_id, head)
+
+    def ask_who_is_here(self) -> None:
+        """All edges are to say again who is connected to them."""
+        for stream in self._streams:
+            stream.ask_who_is_here()
+
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Run):
             self._on_run(event)
+        elif isinstance(event, Reached):
+            self.announce({event.room_id: Head(event.epoch, event.last_seq)})
         elif isinstance(event, PresenceChanged):
             self._on_presence(event)
-        else:
+        elif isinstance(event, MembershipEnded):
             self._on_ended(event)
 
     def _on_run(self, run: Run) -> None:
         room_id = run.room_id
         followers = self._followers.get(room_id)
         if followers:
-            self._heads[room_id] = Head(run.epoch, run.last_seq)
+            self._set_head(room_id, Head(run.epoch, run.last_seq))
             piece = self._encode(run)
             for stream in followers:
                 stream.offer(room_id, piece)
+
+    def _set_head(self, room_id: str, head: Head) -> None:
+        # With several writers positions can come in any order.
+        known = self._heads.get(room_id)
+        if known is None or known.epoch != head.epoch or known.last_seq < head.last_seq:
+            self._heads[room_id] = head
 
     def _on_presence(self, event: PresenceChanged) -> None:
         wanted: dict[Stream, list[Change]] = {}

@@ -64,6 +64,21 @@ members = Table(
     Index("ix_members_room_username", "room_number", "username"),
 )
 
+# Memberships that have ended, for some hours: how an instance that did not hear of one learns it. Numbers are given in
+# the order in which they are asked for, not of the commits, so whoever reads behind a number reads some before it too.
+endings = Table(
+    "endings",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("room_id", String(16), nullable=False),
+    Column("user_id", String(16), nullable=False),
+    Column("username", Text, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    # The edge that asked for it and has drawn the conclusion already; empty where an operator did.
+    Column("boot_id", Text, nullable=False),
+    Column("ended_at_ms", BigInteger, nullable=False),
+)
+
 # Every file that was offered, from the offer on. `state` is one of
 #   open     bytes are coming in; `size` is what was announced
 #   whole    the content is verified and kept, and its message is not posted yet

@@ -67,11 +67,13 @@ class Shop:
         )
 
     async def leave(self, user: str, reference: str) -> store.Ended:
-        return await self.database.write(lambda c: store.leave_room(c, reference, user_id=user, version=version()))
+        return await self.database.write(
+            lambda c: store.leave_room(c, reference, user_id=user, version=version(), now_ms=NOW_MS, boot_id="boot")
+        )
 
     async def remove(self, username: str, reference: str) -> store.Ended:
         return await self.database.write(
-            lambda c: store.remove_member(c, reference, username=username, version=version())
+            lambda c: store.remove_member(c, reference, username=username, version=version(), now_ms=NOW_MS)
         )
 
     async def roles(self, room: RoomRecord) -> dict[str, str]:
@@ -154,7 +156,7 @@ async def test_leaving(shop: Shop) -> None:
     room = await shop.create("alice", "lobby")
     await shop.join("bob", "lobby")
     ended = await shop.leave("bob", "lobby")
-    assert ended == store.Ended(room.room_id, "bob", "bob name", 0)
+    assert ended == store.Ended(room.room_id, "bob", "bob name", 0, "boot", 1)
     assert await shop.refused(shop.leave("bob", "lobby")) is ErrorCode.NOT_A_MEMBER
     assert await shop.refused(shop.leave("bob", "nowhere")) is ErrorCode.NO_SUCH_ROOM
     assert await shop.roles(room) == {"alice": OWNER}

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.rooms.bus import PresenceChanged
-from services.rooms.presence import Action, Change
+from services.common.clock import FakeClock
+from services.common.tasks import TaskSet
+from services.rooms.attendance import Attendance
+from services.rooms.bus import LocalBus, MembershipEnded, PresenceChanged, PresenceTold
+from services.rooms.presence import GRACE_S, Action, Change, Presence
+from services.rooms.presence_news import LEASE_S, RENEW_S, Entered, Opened
 from tests.helpers.rooms_world import RoomsWorld, rooms_world, session
 
 if TYPE_CHECKING:
@@ -73,6 +77,104 @@ async def test_a_crowd_is_counted_once_a_second(world: RoomsWorld) -> None:
 
 async def test_removals_are_counted(world: RoomsWorld) -> None:
     before = world.attendance.removal_count
-    world.attendance.remove("u", "alice", "room")
+    for _ in range(2):  # by the bus and from the database
+        world.bus.publish(MembershipEnded("room", "u", 1, username="alice", number=7))
     assert world.attendance.removal_count == before + 1
+    assert changes(world) == [Change("room", Action.LEAVE, "alice", 0)]
     assert world.attendance.online("room") == {}
+
+
+class Linked(LocalBus):
+    """A bus whose news another instance hears at once."""
+
+    is_shared = True
+    other: Linked
+
+    def send(self, event: PresenceTold) -> None:
+        self.other.deliver(event)
+
+
+class Two:
+    """Two instances of which each hears what edges say to the other one."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.tasks = TaskSet()
+        self.changes: list[list[tuple[str, str]]] = [[], []]
+        buses = [Linked(), Linked()]
+        self.instances = [Attendance(Presence(), bus=bus, clock=self.clock) for bus in buses]
+        for number, bus in enumerate(buses):
+            bus.other = buses[1 - number]
+            bus.subscribe(lambda event, number=number: self.note(number, event))  # type: ignore[misc]
+            self.instances[number].start(self.tasks)
+
+    def note(self, number: int, event: object) -> None:
+        if isinstance(event, PresenceChanged):
+            self.changes[number] += [(change.action.value, change.username) for change in event.changes]
+
+    def online(self, room_id: str = "room") -> list[list[str]]:
+        return [sorted(instance.online(room_id).values()) for instance in self.instances]
+
+    async def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds * 4)):
+            await self.clock.advance(0.25)
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Two]:
+    made = Two()
+    yield made
+    await made.tasks.close()
+
+
+async def test_each_instance_knows_what_edges_tell_the_other(two: Two) -> None:
+    first, second = two.instances
+    first.attach("boot-1", "edge-1")
+    first.open(session("alice"), ["room"])
+    second.enter(session("bob"), "room", is_exclusive=False, is_newcomer=True)
+    assert two.online() == [["alice", "bob"]] * 2
+    second.close([session("alice").session_id])
+    assert two.online() == [["bob"]] * 2
+    assert two.changes == [[("online", "alice"), ("join", "bob"), ("offline", "alice")]] * 2
+
+
+async def test_an_edge_is_here_as_long_as_one_instance_has_its_stream(two: Two) -> None:
+    first, second = two.instances
+    for instance in two.instances:
+        instance.attach("boot-1", "edge-1")
+    first.open(session("alice"), ["room"])
+    second.detach("boot-1")
+    await two.pass_time(30)
+    assert two.online() == [["alice"]] * 2
+    first.detach("boot-1")
+    await two.pass_time(GRACE_S + LEASE_S + RENEW_S)
+    assert two.online() == [[]] * 2
+
+
+async def test_the_people_of_an_instance_that_died_go_when_its_leases_end(two: Two) -> None:
+    first, second = two.instances
+    first.attach("boot-1", "edge-1")
+    first.open(session("alice"), ["room"])
+    first._tell = lambda _news: None  # type: ignore[method-assign]
+    await two.pass_time(LEASE_S + GRACE_S)
+    assert second.online("room") == {}
+
+
+async def test_old_news_does_not_open_a_session_again(two: Two) -> None:
+    first, second = two.instances
+    first.open(session("alice"), ["room"])
+    first.close([session("alice").session_id])
+    second._on_news(Opened(session("alice"), ["room"]))
+    second._on_news(Entered(session("alice"), "room", False, False))
+    assert two.online() == [[]] * 2
+
+
+async def test_an_instance_that_starts_later_asks(two: Two) -> None:
+    first, second = two.instances
+    first.attach("boot-1", "edge-1")
+    second.attach("boot-2", "edge-2")
+    with_rooms = first._presence.open(session("alice"), ["room"], two.clock.monotonic())
+    assert len(with_rooms) == 1
+    assert two.online() == [["alice"], []]
+    second.ask()
+    assert two.online() == [["alice"]] * 2

@@ -114,6 +114,7 @@ class FakeService:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.boot_id = "boot-1"
         self.is_settled = asyncio.Event()
         self.stopped = asyncio.Event()
 

@@ -45,6 +45,32 @@ def test_live_messages_go_straight_through() -> None:
     assert follow.position == 7
 
 
+def test_a_position_without_messages_leaves_the_room_behind() -> None:
+    follow = live_at(5)
+    follow.announce("e1", 4)
+    assert follow.is_live
+    follow.announce("e1", 8)
+    assert (follow.is_live, follow.target) == (False, 8)
+    assert follow.offer(Span(9, 9)) is None
+    assert follow.add_page("e1", [Span(6, 8)]) == [Span(6, 8), Span(9, 9)]
+
+
+def test_a_position_before_the_first_answer_counts_in_it() -> None:
+    follow: Follow[Span] = Follow("r", "e1", 2)
+    follow.announce("e1", 9)
+    follow.announce("e1", 8)
+    follow.resolve("e1", 7)
+    assert (follow.position, follow.target) == (2, 9)
+
+
+def test_a_position_in_another_life_is_asked_for() -> None:
+    follow = live_at(5)
+    follow.announce("e2", 3)
+    assert not follow.is_resolved
+    assert follow.resolve("e2", 3) == []
+    assert (follow.is_live, follow.epoch, follow.position) == (True, "e2", 3)
+
+
 def test_what_is_known_is_not_repeated() -> None:
     follow = live_at(5)
     assert follow.offer(Span(2, 5)) is None

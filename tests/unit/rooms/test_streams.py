@@ -27,7 +27,7 @@ async def test_presence_goes_to_followers(world: RoomsWorld) -> None:
     world.streams.follow(one, "r", "e", 0)
     world.streams.follow(two, "q", "e", 0)
     in_r, in_q = Change("r", Action.ONLINE, "a", 1), Change("q", Action.ONLINE, "b", 1)
-    world.bus.publish(PresenceChanged([in_r, in_q, Change("elsewhere", Action.ONLINE, "c", 1)]))
+    world.bus.deliver(PresenceChanged([in_r, in_q, Change("elsewhere", Action.ONLINE, "c", 1)]))
     for stream, change in ((one, in_r), (two, in_q)):
         parcel = stream.take()
         assert parcel is not None
@@ -37,7 +37,7 @@ async def test_presence_goes_to_followers(world: RoomsWorld) -> None:
 async def test_the_end_of_a_membership_goes_to_everyone_else(world: RoomsWorld) -> None:
     one, two = world.stream(), world.stream(boot_id="boot-2")
     for event in (MembershipEnded("r", "u", 1, except_boot_id="boot-1"), MembershipEnded("r", "v", 2)):
-        world.bus.publish(event)
+        world.bus.deliver(event)
     parcels = [stream.take() for stream in (one, two)]
     assert [[ended.user_id for ended in parcel.ended] for parcel in parcels if parcel] == [["v"], ["u", "v"]]
 

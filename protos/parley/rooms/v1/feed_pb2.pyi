@@ -57,6 +57,7 @@ class AttachRequest(_message.Message):
     PUBLISHES_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
     UNFOLLOW_ROOM_IDS_FIELD_NUMBER: _builtins.int
+    ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___EdgeHello:
         """Set in the first request of a stream, and only there."""
@@ -69,6 +70,10 @@ class AttachRequest(_message.Message):
     def follows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Follow]: ...
     @_builtins.property
     def unfollow_room_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def announcement(self) -> Global___Announcement:
+        """The answer to `announce_again`."""
+
     def __init__(
         self,
         *,
@@ -76,10 +81,11 @@ class AttachRequest(_message.Message):
         publishes: Global___Publishes | None = ...,
         follows: _abc.Iterable[Global___Follow] | None = ...,
         unfollow_room_ids: _abc.Iterable[_builtins.str] | None = ...,
+        announcement: Global___Announcement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "publishes", b"publishes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "hello", b"hello", "publishes", b"publishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follows", b"follows", "hello", b"hello", "publishes", b"publishes", "unfollow_room_ids", b"unfollow_room_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "follows", b"follows", "hello", b"hello", "publishes", b"publishes", "unfollow_room_ids", b"unfollow_room_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,7 +105,7 @@ class EdgeHello(_message.Message):
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionPresence]:
         """Everyone who is connected to this edge, and where; sent again when a stream is opened anew, because
-        presence lives in the rooms instance's memory.
+        presence lives in the rooms instances' memory: each of them is told.
         """
 
     def __init__(
@@ -116,6 +122,28 @@ class EdgeHello(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EdgeHello: _TypeAlias = EdgeHello  # noqa: Y015
+
+@_typing.final
+class Announcement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionPresence]:
+        """As in EdgeHello: who is not among them is not connected."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___SessionPresence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Announcement: _TypeAlias = Announcement  # noqa: Y015
 
 @_typing.final
 class SessionPresence(_message.Message):
@@ -229,6 +257,9 @@ class AttachResponse(_message.Message):
     ROOMS_FIELD_NUMBER: _builtins.int
     PRESENCE_CHANGES_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_CHANGES_FIELD_NUMBER: _builtins.int
+    ANNOUNCE_AGAIN_FIELD_NUMBER: _builtins.int
+    announce_again: _builtins.bool
+    """The instance may have missed who came and went: the edge is to say on this stream who is connected to it."""
     @_builtins.property
     def stored(self) -> Global___Stored:
         """Messages that are stored now."""
@@ -251,10 +282,11 @@ class AttachResponse(_message.Message):
         rooms: _abc.Iterable[Global___RoomMessages] | None = ...,
         presence_changes: _abc.Iterable[Global___PresenceChange] | None = ...,
         membership_changes: _abc.Iterable[Global___MembershipChange] | None = ...,
+        announce_again: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["membership_changes", b"membership_changes", "presence_changes", b"presence_changes", "results", b"results", "rooms", b"rooms", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_again", b"announce_again", "membership_changes", b"membership_changes", "presence_changes", b"presence_changes", "results", b"results", "rooms", b"rooms", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
