@@ -1,0 +1,1 @@
+"""`parley check`: records what clients see while things break, and proves the delivery promise of that record."""

@@ -1,0 +1,98 @@
+"""I9 sender order, I10 real time."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.chaos.checker.violation import Violation
+from tests.chaos.events import Audit, Deliver, Fail, Invoke, Ok
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.chaos.events import AnyEvent
+
+Place = tuple[str, str, str]  # sender, room, key
+
+
+@dataclass(slots=True)
+class Sent:
+    """One text: its attempts, and what was acknowledged in its room before the first of them."""
+
+    before: dict[str, Ok]  # by epoch: the acknowledgement with the highest seq
+    attempts: list[Invoke] = field(default_factory=list)
+    refused: set[tuple[str, int]] = field(default_factory=set)  # (conn, req)
+    storing: Invoke | None = None  # the attempt that is known to have stored it
+    seq: int = 0
+    epoch: str = ""
+
+
+class Order:
+    """Who was first, by the sender's connection and by the clock."""
+
+    def __init__(self) -> None:
+        self._sent: dict[Place, Sent] = {}
+        self._newest: dict[str, dict[str, Ok]] = {}  # room, epoch
+
+    def see(self, event: AnyEvent) -> Iterator[Violation]:
+        """Looks at sends, answers and everything that names a seq."""
+        if isinstance(event, Invoke):
+            place = (event.c, event.room, event.key)
+            sent = self._sent.get(place)
+            if sent is None:
+                # Acknowledgements replace the dictionary, never change it: so it may be shared.
+                sent = self._sent[place] = Sent(self._newest.get(event.room, {}))
+            sent.attempts.append(event)
+        elif isinstance(event, Fail):
+            sent = self._sent.get((event.c, event.room, event.key))
+            if sent is not None:
+                sent.refused.add((event.conn, event.req))
+        elif isinstance(event, Ok):
+            yield from self._placed((event.c, event.room, event.key), event.epoch, event.seq)
+            self._acknowledged(event)
+        elif isinstance(event, Deliver):
+            yield from self._placed((event.sender, event.room, event.key), event.epoch, event.seq)
+        elif isinstance(event, Audit):
+            for seq, key, _, sender in event.entries:
+                yield from self._placed((sender, event.room, key), event.epoch, seq)
+
+    def _acknowledged(self, ok: Ok) -> None:
+        epochs = self._newest.get(ok.room, {})
+        newest = epochs.get(ok.epoch)
+        if newest is None or newest.seq < ok.seq:
+            self._newest[ok.room] = {**epochs, ok.epoch: ok}
+        sent = self._sent.get((ok.c, ok.room, ok.key))
+        if sent is not None and sent.storing is None and not ok.duplicate:
+            sent.storing = next((a for a in sent.attempts if (a.conn, a.req) == (ok.conn, ok.req)), None)
+
+    def _placed(self, place: Place, epoch: str, seq: int) -> Iterator[Violation]:
+        sent = self._sent.get(place)
+        if sent is None or sent.seq:
+            return
+        sent.seq, sent.epoch = seq, epoch
+        earlier = sent.before.get(epoch)
+        if earlier is not None and earlier.seq > seq:
+            what = f"{place[2]} became {seq} of {place[1]}, after {earlier.seq} had been acknowledged"
+            yield Violation("I10", what, (earlier, sent.attempts[0]))
+
+    def end(self) -> Iterator[Violation]:
+        """Compares the texts of each connection and room in the order in which they were sent."""
+        streams: dict[tuple[str, str], list[tuple[Invoke, Sent]]] = {}
+        for sent in self._sent.values():
+            attempt = sent.storing or _only(sent)
+            if attempt is not None and sent.seq:
+                streams.setdefault((attempt.conn, attempt.room), []).append((attempt, sent))
+        for stream in streams.values():
+            stream.sort(key=lambda pair: pair[0].req)
+            for (first, one), (second, other) in itertools.pairwise(stream):
+                if one.epoch == other.epoch and one.seq > other.seq:
+                    what = f"sent one after the other, stored as {one.seq} and {other.seq}"
+                    yield Violation("I9", what, (first, second))
+
+
+def _only(sent: Sent) -> Invoke | None:
+    """The attempt that must have stored it, where only one can have."""
+    left = [attempt for attempt in sent.attempts if (attempt.conn, attempt.req) not in sent.refused]
+    return left[0] if len(left) == 1 else None

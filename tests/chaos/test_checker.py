@@ -1,0 +1,114 @@
+"""The checker, against histories that are right and histories that are wrong in one known way."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.chaos import events as e
+from tests.chaos.checker import INVARIANTS, check
+from tests.chaos.checker.coverage import Coverage
+from tests.chaos.scenario import simulate
+from tests.chaos.simulator import Defect
+
+# What each defect must be caught by, and what may follow from it: a number that was acknowledged and lost is given
+# again and then names two messages (I5), what never came is missing at the end as well (I12), and so on.
+BREAKS: dict[Defect, tuple[set[str], set[str]]] = {
+    Defect.ACK_BEFORE_COMMIT: ({"I1"}, {"I4", "I5"}),
+    Defect.COMMIT_OVERWRITTEN: ({"I1"}, {"I5"}),
+    Defect.REPLAY_OFF_BY_ONE: ({"I8"}, {"I12"}),
+    Defect.REPLAY_REPEATS: ({"I8"}, {"I11"}),
+    Defect.REPLAY_RACES_LIVE: ({"I7"}, set()),
+    Defect.OLD_AS_LIVE: ({"I8"}, set()),
+    Defect.BUS_GAP_SKIPPED: ({"I7"}, {"I12", "I15"}),
+    Defect.DELIVERED_TWICE: ({"I7"}, set()),
+    Defect.DEDUPE_WINDOW: ({"I4"}, set()),
+    Defect.DEDUPE_PER_EDGE: ({"I4"}, {"I9"}),
+    Defect.LIFO: ({"I9"}, set()),
+    Defect.LATE_SEQ: ({"I10"}, {"I9"}),
+    Defect.SHED_AFTER_STORE: ({"I3"}, set()),
+    Defect.PHANTOM: ({"I2"}, {"I7", "I8", "I12"}),
+    Defect.GARBLED: ({"I2", "I5"}, set()),
+    Defect.WRONG_SENDER: ({"I2", "I5"}, set()),
+    Defect.TWO_TRUTHS: ({"I5"}, set()),
+    Defect.HISTORY_SKIPS: ({"I6"}, set()),
+    Defect.KICK_IGNORED: ({"I11"}, set()),
+    Defect.LEAVE_IGNORED: ({"I11"}, {"I7"}),
+    Defect.NEVER_JOINED: ({"I11"}, set()),
+    Defect.EPOCH_REUSED: ({"I13"}, {"I1", "I5", "I10"}),
+    Defect.EARLY_BOOKMARK: ({"I15"}, set()),
+    Defect.FILE_CHANGED: ({"I14"}, set()),
+    Defect.FILE_STRAYS: ({"I14"}, set()),
+    Defect.STUCK_AT_THE_END: ({"I12"}, set()),
+    Defect.NO_ANSWER: ({"I12"}, set()),
+    Defect.EDGE_STAYS_DEAD: ({"I12"}, set()),
+}
+# Where something else is lost on the way (the connection breaks, the gap is the last), the defect shows otherwise or
+# not at all: so much is allowed, as long as most of the time it is what must be.
+INSTEAD = {"I5", "I8", "I9", "I12", "I15"}
+HISTORIES = 60
+CAUGHT_MIN = 5
+HARMLESS = {Defect.NONE, Defect.SUCCESS_AFTER_OWN_MESSAGE}
+
+
+def test_every_defect_and_every_invariant_is_in_the_table() -> None:
+    assert set(BREAKS) | HARMLESS == set(Defect)
+    assert set().union(*(must for must, _ in BREAKS.values())) == set(INVARIANTS)
+
+
+@pytest.mark.parametrize("defect", BREAKS, ids=lambda defect: defect.name.lower())
+def test_a_defect_is_caught_by_the_invariant_that_it_breaks(defect: Defect) -> None:
+    must, may = BREAKS[defect]
+    caught = 0
+    for seed in range(HISTORIES):
+        simulator = simulate(seed, defect)
+        found = set(check(simulator.history).found)
+        if not simulator.fired:
+            assert not found, (seed, found)
+        elif must <= found:
+            caught += 1
+            assert found <= must | may, (seed, found)
+        else:
+            assert found <= INSTEAD, (seed, found)
+    assert caught >= CAUGHT_MIN
+
+
+@pytest.mark.parametrize("defect", HARMLESS, ids=lambda defect: defect.name.lower())
+def test_no_alarm_in_many_clean_runs(defect: Defect) -> None:
+    for seed in range(300):
+        verdict = check(simulate(seed, defect).history)
+        assert verdict.is_kept, (seed, "\n".join(map(str, verdict.violations)))
+    assert verdict.seen["Deliver"] > 50
+    assert verdict.seen["ResumeOk"] > 0
+
+
+@given(st.integers(min_value=10_000), st.integers(min_value=0, max_value=600))
+def test_no_alarm_in_clean_runs_of_any_length(seed: int, steps: int) -> None:
+    verdict = check(simulate(seed, steps=steps).history)
+    assert verdict.is_kept, "\n".join(map(str, verdict.violations))
+
+
+@given(st.integers(min_value=0, max_value=10_000))
+def test_a_history_survives_being_written_down(seed: int) -> None:
+    history = simulate(seed, steps=60).history
+    assert list(e.decode(map(e.encode, history))) == history
+
+
+@pytest.mark.parametrize("line", [b"{}", b'{"event":"ok"}', b"[1]", b"nonsense", b'{"event":"unheard_of"}', b"\xff"])
+def test_what_is_no_event_is_named_by_its_line(line: bytes) -> None:
+    good = e.encode(e.End(t=1.0))
+    with pytest.raises(e.LogError, match="line 2"):
+        list(e.decode([good, line]))
+
+
+@given(st.lists(st.integers(min_value=1, max_value=60)))
+def test_coverage_is_a_set(numbers: list[int]) -> None:
+    coverage = Coverage()
+    for number in numbers:
+        coverage.add(number)
+    assert [number for number in range(62) if number in coverage] == sorted(set(numbers))
+    ranges = coverage.ranges
+    assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(ranges))
