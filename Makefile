@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-dev run test lint protos lock bench
+.PHONY: setup setup-dev run test lint protos lock bench chaos
 
 setup: $(VENV)/.runtime
 
@@ -41,3 +41,7 @@ lock: setup-dev
 
 bench: setup-dev
 	$(BIN)/parley bench
+
+# For instance CHAOS_ARGS="--runs 50 --seconds 60 --parallel 3".
+chaos: setup-dev
+	$(BIN)/python -m tests.chaos.series $(CHAOS_ARGS)

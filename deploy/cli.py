@@ -22,7 +22,11 @@ _FORWARDED = {
     "chat": "the chat client: parley chat [HOST[:PORT]] [--plain]",
     "admin": "look into a running stack: parley admin [--home DIR] COMMAND",
     "bench": "measure (needs the source tree)",
+    "check": "prove the delivery promise of a stack (needs the source tree)",
 }
+
+# These live beside the tests, and run from the source tree.
+_IN_TESTS = {"bench": "tests.bench", "check": "tests.chaos"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,10 +105,12 @@ def _forward(command: str, arguments: list[str]) -> int:
         from client.admin import main as admin
 
         return admin(arguments)
-    if not (SOURCES / "tests" / "bench" / "__main__.py").is_file():
-        raise SystemExit("parley: `bench` is part of the source tree, and this installation has none")
-    bench = [sys.executable, "-m", "tests.bench", *arguments]
-    return subprocess.run(bench, cwd=SOURCES, check=False).returncode  # noqa: S603 -- the person's own arguments
+    module = _IN_TESTS[command]
+    if not (SOURCES.joinpath(*module.split(".")) / "__main__.py").is_file():
+        raise SystemExit(f"parley: `{command}` is part of the source tree, and this installation has none")
+    return subprocess.run(  # noqa: S603 -- the person's own arguments
+        [sys.executable, "-m", module, *arguments], cwd=SOURCES, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

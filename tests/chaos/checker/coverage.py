@@ -27,6 +27,11 @@ class Coverage:
             self._ends[index] = self._ends[index + 1]
             del self._starts[index + 1], self._ends[index + 1]
 
+    def end_of(self, number: int) -> int:
+        """The last of the numbers that follow `number` without a gap; `number` itself where it was not added."""
+        index = bisect_right(self._starts, number) - 1
+        return max(number, self._ends[index]) if index >= 0 and number <= self._ends[index] else number
+
     def __contains__(self, number: int) -> bool:
         index = bisect_right(self._starts, number) - 1
         return index >= 0 and number <= self._ends[index]

@@ -1,0 +1,100 @@
+"""What people do: they talk in bursts, look things up, come and go, and now and then make a mistake."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.chaos.recorder.line import RefusedError
+from tests.chaos.recorder.seat import Seat, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.chaos.recorder.person import Person
+
+PAUSE_S = 0.7  # on average, between two acts
+PENDING_MAX = 60
+BURST_MAX = 8
+OUT_S = 2.5  # longer than a removal may take to show on every edge
+MEMBERS_MIN = 1
+
+
+async def act(person: Person) -> None:
+    """Until cancelled, or the connection breaks. Raises LostError."""
+    while person.line.is_open:
+        await _take_seats(person)
+        if person.board.is_talking:
+            chosen = person.dice.choices([one for one, _ in ACTS], [weight for _, weight in ACTS])[0]
+            try:
+                await chosen(person)
+            except RefusedError as error:
+                person.board.refusals[f"{chosen.__name__.strip('_')}: {error.code}"] += 1
+            await asyncio.sleep(person.dice.expovariate(1 / PAUSE_S))
+        else:
+            await asyncio.sleep(0.1)
+
+
+async def _take_seats(person: Person) -> None:
+    """Joins the rooms that the person wants to be in."""
+    now = person.board.log.now()
+    for seat in person.seats.values():
+        if seat.standing in {Standing.OUT, Standing.JOINING} and now - seat.out_since > OUT_S:
+            try:
+                await person.join(seat)
+            except RefusedError as error:
+                person.board.refusals[f"join: {error.code}"] += 1
+                await asyncio.sleep(error.retry_after_s or 0.3)
+
+
+def _seat(person: Person) -> Seat | None:
+    inside = [seat for seat in person.seats.values() if seat.standing is Standing.IN]
+    return person.dice.choice(inside) if inside else None
+
+
+async def _talk(person: Person) -> None:
+    seat = _seat(person)
+    if seat is None or person.mailbox.pending > PENDING_MAX:
+        return
+    for _ in range(person.dice.randint(1, BURST_MAX)):
+        text = person.mailbox.compose(seat.room, keyed=person.dice.random() > 0.15)
+        person.mailbox.send(person.line, person.conn, text)
+    await person.line.wire.drained()
+
+
+async def _repeat(person: Person) -> None:
+    """Sends something again that was acknowledged, perhaps long ago."""
+    known = [text for text in person.mailbox.known if person.seats[text.room].standing is Standing.IN]
+    if known:
+        person.mailbox.send(person.line, person.conn, person.dice.choice(known), is_again=True)
+
+
+async def _contradict(person: Person) -> None:
+    """Uses a key again for something else, which is a conflict."""
+    known = [text for text in person.mailbox.known if person.seats[text.room].standing is Standing.IN]
+    if known:
+        text = person.mailbox.changed(person.dice.choice(known))
+        person.mailbox.send(person.line, person.conn, text, is_again=True)
+
+
+async def _read(person: Person) -> None:
+    seat = _seat(person)
+    if seat is None:
+        return
+    where = {"before": person.dice.randint(1, seat.have + 1)} if person.dice.random() < 0.5 else {}
+    await person.read_page(seat, {"limit": person.dice.randint(1, 60), **where})
+
+
+async def _leave(person: Person) -> None:
+    inside = [seat for seat in person.seats.values() if seat.standing is Standing.IN]
+    if len(inside) > MEMBERS_MIN:
+        await person.leave(person.dice.choice(inside))
+
+
+async def _hang_up(person: Person) -> None:
+    person.line.hang_up("on purpose")
+
+
+ACTS: list[tuple[Callable[[Person], Awaitable[None]], int]] = [
+    (_talk, 100), (_repeat, 8), (_contradict, 2), (_read, 6), (_leave, 2), (_hang_up, 3),
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""One run: people talk, the nemesis breaks and mends, everything settles, everything is audited; then the checker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.trust import Authority
+from tests.chaos import events as e
+from tests.chaos.checker import Verdict, check
+from tests.chaos.nemesis.choice import choose
+from tests.chaos.nemesis.kicks import kick_people
+from tests.chaos.nemesis.proxy import Proxy
+from tests.chaos.nemesis.schedule import Nemesis
+from tests.chaos.recorder import store
+from tests.chaos.recorder.board import Board, Door
+from tests.chaos.recorder.log import EventLog
+from tests.chaos.recorder.town import Town
+from tests.chaos.recorder.wire import trusting
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from tests.chaos.target import Target
+
+HEALED_S = 10.0  # I12
+MOVE_IN_S = 90.0
+AUDIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how many, how bad."""
+
+    seconds: float = 60.0
+    seed: int = 1
+    people: int = 10
+    library_people: int = 2
+    rooms: int = 4
+    faults: frozenset[str] = frozenset()
+    kicks: bool = True
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    plan: Plan
+    verdict: Verdict
+    refusals: Counter[str]
+    losses: Counter[str]
+    took_s: float
+    cpu_s: float
+    mistakes: list[str] = field(default_factory=list)  # of this program, not of what it checks
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the promise was kept, and we know it."""
+        return self.verdict.is_kept and not self.mistakes
+
+
+async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
+    """Makes a run and judges it."""
+    began, cpu_began = time.monotonic(), time.process_time()
+    mistakes: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: mistakes.append(f"{context['message']}: {context.get('exception')!r}")
+    )
+    dice = random.Random(plan.seed)
+    proxies = {door.edge: await Proxy(lambda door=door: door.address).start() for door in target.doors}  # type: ignore[misc]
+    with EventLog(log_path) as log:
+        board = Board(
+            log,
+            [Door(edge, "127.0.0.1", proxy.port) for edge, proxy in proxies.items()],
+            trusting(target.client_ca),
+            prefix=f"c{secrets.token_hex(3)}",
+        )
+        town = Town(board, target.doors, plan.seed)
+        await town.found(plan.rooms)
+        trust = Authority("localhost", Path(target.client_ca))
+        await town.settle(plan.people, plan.library_people, trust, deadline_s=MOVE_IN_S)
+        until = log.now() + plan.seconds
+        board.is_talking = True
+        async with asyncio.TaskGroup() as tasks:
+            faults = choose(
+                plan.faults, processes=target.processes, proxies=proxies, control=target.control,
+                servers=target.servers,
+            )  # fmt: skip
+            tasks.create_task(Nemesis(faults, log, dice).rage(until))
+            if plan.kicks and target.home is not None:
+                tasks.create_task(kick_people(target.home, town.people, board, random.Random(plan.seed), until))
+        board.is_talking = False
+        await asyncio.gather(town.until_settled(HEALED_S), town.probe(HEALED_S))
+        log.write(e.End)
+        await town.audit(AUDIT_S)
+        await asyncio.to_thread(_audit_store, target, log, board.rooms)
+        await town.disperse()
+    for proxy in proxies.values():
+        await proxy.close()
+    cpu_s = time.process_time() - cpu_began
+    with log_path.open("rb") as lines:
+        verdict = check(e.decode(lines))
+    return Outcome(plan, verdict, board.refusals, board.losses, time.monotonic() - began, cpu_s, mistakes)
+
+
+def _audit_store(target: Target, log: EventLog, rooms: list[str]) -> None:
+    if target.database_url is not None:
+        store.audit_postgres(log, target.database_url, rooms)
+    elif target.home is not None and (database := target.home / "data" / "rooms.db").exists():
+        store.audit_sqlite(log, database, rooms)

@@ -1,0 +1,41 @@
+"""A short run against a real stack that is broken in every way that this machine allows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos import report
+from tests.chaos.__main__ import main
+from tests.chaos.nemesis.choice import KINDS
+from tests.chaos.run import Plan, run
+from tests.chaos.target import own_sqlite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECONDS = 10.0
+
+
+@pytest.mark.timeout(240)  # of which a machine that does other things may take minutes to start the stack
+async def test_the_promise_is_kept_while_everything_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "events.jsonl"
+    with own_sqlite() as target:
+        outcome = await run(target, Plan(seconds=SECONDS, seed=7, people=6, faults=frozenset(KINDS)), log)
+    assert outcome.is_good, report.of_outcome(outcome)
+    seen = outcome.verdict.seen
+    assert seen["Ok"] > 50
+    assert seen["Fault"] >= 2
+    assert seen["ResumeOk"] > 0
+    assert outcome.verdict.audited >= 3 * 50  # each edge and the store
+    assert json.dumps(report.as_json(outcome))
+    # The log is checked again as `parley check --history` does it, and once more without one of its acknowledged texts.
+    assert main(["--history", str(log)]) == 0
+    lines = log.read_text().splitlines()
+    [gone] = [line for line in lines if '"event":"ok"' in line][:1]
+    lied = gone.replace('"seq":', '"seq":1')  # another number than the one that everybody saw
+    log.write_text("\n".join(lied if line == gone else line for line in lines))
+    assert main(["--history", str(log)]) == 1
+    assert json.loads(gone)["key"] in capsys.readouterr().out
