@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
-from services.common.db import Database, migrate
+from services.common.db import Database, PostgresAccess, migrate
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms import log, store
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 T = TypeVar("T")
+ACCESS = PostgresAccess(schema="rooms")
 NOW_MS = 1_800_000_000_000
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    assert request.param == "sqlite"
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path / 'rooms.db'}"
 
 
@@ -92,8 +95,8 @@ def version() -> int:
 
 @pytest.fixture
 async def shop(url: str) -> AsyncIterator[Shop]:
-    migrate(url, MIGRATIONS)
-    database = Database(url)
+    migrate(url, MIGRATIONS, access=ACCESS)
+    database = Database(url, access=ACCESS)
     yield Shop(database)
     await database.close()
 
@@ -363,8 +366,9 @@ async def test_pages_of_history(
 
     def fill(c: Connection) -> None:
         for seq in range(1, 11):
-            c.exec_driver_sql(
-                "INSERT INTO messages VALUES (?, ?, 'alice', 'alice', 'x', 1, ?)", (room.number, seq, str(seq))
+            c.execute(
+                text("INSERT INTO messages VALUES (:room, :seq, 'alice', 'alice', 'x', 1, :text)"),
+                {"room": room.number, "seq": seq, "text": str(seq)},
             )
         c.exec_driver_sql("UPDATE rooms SET last_seq = 10")
 
