@@ -20,6 +20,8 @@ from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, 
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
 from services.edge.listener import server_context
+from services.edge.routed_rooms import RoutedRooms
+from services.edge.routes import Routes
 
 _ALLOW: Final = {"parley.edge.v1.EdgeAdminService": frozenset({"admin"})}
 
@@ -32,10 +34,15 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
     boot_id = secrets.token_hex(_BOOT_ID_BYTES)
     telemetry = Telemetry(config, "edge")
     auth_channel = open_channel(config.auth_target, config=config, server="auth", idempotent_methods=AUTH_IDEMPOTENT)
-    rooms_channel = open_channel(
-        config.rooms_targets[0], config=config, server="rooms", idempotent_methods=ROOMS_IDEMPOTENT
-    )
-    rooms = GrpcRooms(rooms_channel, boot_id=boot_id, timeout_s=config.call_timeout_s)
+    rooms_channels = {
+        target: open_channel(target, config=config, server="rooms", idempotent_methods=ROOMS_IDEMPOTENT)
+        for target in config.rooms_targets
+    }
+    rooms = {
+        target: GrpcRooms(channel, boot_id=boot_id, timeout_s=config.call_timeout_s)
+        for target, channel in rooms_channels.items()
+    }
+    routes = Routes(config.rooms_targets)
     edge = Edge(
         config,
         auth=GrpcAuth(
@@ -45,12 +52,13 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
             timeout_s=config.call_timeout_s,
             login_timeout_s=config.login_call_timeout_s,
         ),
-        rooms=rooms,
-        open_stream=rooms.open_stream,
+        rooms=RoutedRooms(rooms, routes, SystemClock()),
+        open_stream=lambda target: rooms[target].open_stream(),
         context=_client_tls(config),
         counters=telemetry.counters,
         clock=SystemClock(),
         boot_id=boot_id,
+        routes=routes,
     )
     server = RpcServer(config, allow=_ALLOW)
     edge_pb2_grpc.add_EdgeAdminServiceServicer_to_server(edge.servicer, server.grpc)
@@ -73,7 +81,8 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         await asyncio.wait([stopping, working])
         await edge.close()
         await server.stop(0)
-        await rooms_channel.close()
+        for channel in rooms_channels.values():
+            await channel.close()
         await auth_channel.close()
         await telemetry.shutdown()
 

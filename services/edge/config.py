@@ -12,6 +12,7 @@ from services.edge.qos.classes import DEFAULT_SETTINGS, ClassSettings, QosClass
 from services.edge.qos.pump import CONCURRENCY_MAX, CONCURRENCY_MIN
 
 _RATE_MAX: Final = 1_000_000
+_ROOMS_MAX: Final = 16
 _POSITIVE: Final = (
     "handshake_timeout_s",
     "idle_timeout_s",
@@ -110,10 +111,11 @@ class EdgeConfig(ServiceConfig):
             raise ValueError(f"concurrency: must be {CONCURRENCY_MIN} to {CONCURRENCY_MAX}")
         if self.idle_timeout_s <= self.heartbeat_s:
             raise ValueError("idle_timeout_s: must be above heartbeat_s, or every client is idle")
-        if len(self.rooms_targets) != 1:
-            raise ValueError("rooms_targets: exactly one rooms instance is supported")
-        for key, target in (("auth_target", self.auth_target), ("rooms_targets", self.rooms_targets[0])):
-            _check_address(key, target)
+        if not 1 <= len(self.rooms_targets) <= _ROOMS_MAX or len(set(self.rooms_targets)) < len(self.rooms_targets):
+            raise ValueError(f"rooms_targets: 1 to {_ROOMS_MAX} rooms instances, each once")
+        for target in self.rooms_targets:
+            _check_address("rooms_targets", target)
+        _check_address("auth_target", self.auth_target)
         _check_address("client_listen", self.client_listen)
         object.__setattr__(self, "classes", {qos_class: self._class(qos_class) for qos_class in QosClass})
 

@@ -6,21 +6,26 @@ connection → pump → publisher → (feed) → hub → flusher → connection
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from functools import partial
 
 from services.common.clock import Clock
 from services.edge.config import EdgeConfig
 from services.edge.decisions import Command
 from services.edge.flusher import Flusher
 from services.edge.hub import Hub
+from services.edge.instances import Instances
 from services.edge.publisher import Publisher
 from services.edge.qos.pump import Pump
+from services.edge.routes import Routes
 from services.edge.traffic import Traffic
 
 
 class Core:
     """Pump, publisher, hub and flusher. `bell` is rung when the feed has something to write.
 
+    With several rooms instances there are several publishers, and bells, in `instances`; `publisher` is all of them.
     `start_command(command, done)` begins a command; `number` gives the ids of version-1 frames.
     """
 
@@ -33,24 +38,39 @@ class Core:
         number: Callable[[], int],
         clock: Clock,
         boot_id: str,
+        routes: Routes,
     ) -> None:
         self._clock = clock
         self.call_soon = asyncio.get_running_loop().call_soon
         self.bell = asyncio.Event()
-        self.hub = Hub(wake=self._wake_flusher, wake_feed=self.bell.set, number=number, delivered=traffic.delivered)
+        self.hub = Hub(wake=self._wake_flusher, wake_feed=self._wake_feeds, number=number, delivered=traffic.delivered)
         self.flusher = Flusher(
             call_soon=self.call_soon, deliver=self._deliver, frames=traffic.frames_sent, bytes_=traffic.bytes_sent
         )
-        self.publisher = Publisher(
+        make_publisher = partial(
+            Publisher,
             boot_id=boot_id,
             texts_max=config.publish_texts_max,
             bytes_max=config.publish_bytes_max,
             batches_max=config.publish_batches_max,
             timeout_s=config.publish_timeout_s,
-            wake_feed=self.bell.set,
-            on_room=self._kick_pump,
             count_stored=traffic.count_stored,
+            next_number=itertools.count(1).__next__,
         )
+        self.instances: Instances | None = None
+        self.publisher: Publisher | Instances
+        if len(routes.targets) == 1:
+            self.publisher = make_publisher(wake_feed=self.bell.set, on_room=self._kick_pump)
+        else:
+            self.publisher = self.instances = Instances(
+                routes,
+                hub=self.hub,
+                make_publisher=lambda wake, on_room: make_publisher(wake_feed=wake, on_room=on_room),
+                on_room=self._kick_pump,
+                texts_max=config.publish_texts_max,
+                bytes_max=config.publish_bytes_max,
+                clock=clock,
+            )
         self.pump = Pump(
             config.classes,
             concurrency=config.concurrency,
@@ -60,6 +80,12 @@ class Core:
             clock=clock,
             waits=traffic.queue_waits,
         )
+
+    def _wake_feeds(self) -> None:
+        if self.instances is None:
+            self.bell.set()
+        else:
+            self.instances.wake()
 
     def _wake_flusher(self) -> None:
         self.flusher.wake()

@@ -7,6 +7,7 @@ import itertools
 import random
 import ssl
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from services.common.clock import Clock
@@ -23,6 +24,7 @@ from services.edge.departures import Departures
 from services.edge.directory import Directory
 from services.edge.dispatch import Dispatcher
 from services.edge.feed import Feed, Stream
+from services.edge.feeds import Feeds
 from services.edge.handlers import Handlers
 from services.edge.leases import Leases
 from services.edge.listener import Listener
@@ -31,6 +33,7 @@ from services.edge.ports import AuthBackend, RoomsBackend
 from services.edge.removals import Removals
 from services.edge.replays import Replays
 from services.edge.reporter import report
+from services.edge.routes import Routes
 from services.edge.servicer import EdgeAdminServicer
 from services.edge.session import Rules
 from services.edge.shared import Limits, Shared
@@ -62,11 +65,12 @@ class Edge:
         *,
         auth: AuthBackend,
         rooms: RoomsBackend,
-        open_stream: Callable[[], Stream],
+        open_stream: Callable[[str], Stream],
         context: ssl.SSLContext,
         counters: Counters,
         clock: Clock,
         boot_id: str,
+        routes: Routes | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -82,6 +86,7 @@ class Edge:
             number=number,
             clock=clock,
             boot_id=boot_id,
+            routes=routes or Routes(config.rooms_targets),
         )
         replays = Replays(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock)
         handlers = Handlers(auth=auth, rooms=rooms, departures=self._departures, replays=replays, clock=clock)
@@ -94,17 +99,15 @@ class Edge:
             handshake_s=config.handshake_timeout_s,
             tasks=self._tasks,
         )
-        self._feed = Feed(
+        make_feed = partial(
+            Feed,
             edge_name=config.name,
             boot_id=boot_id,
-            open_stream=open_stream,
-            bell=self._core.bell,
-            publisher=self._core.publisher,
-            hub=self._core.hub,
             present=self._present,
             on_removed=Removals(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock).removed,
             clock=clock,
         )
+        self._feeds = Feeds(self._core, config.rooms_targets, make_feed, open_stream)
         self._leases = Leases(
             auth, session_ids=lambda: self._directory.session_ids, on_ended=self._end_session, clock=clock
         )
@@ -122,7 +125,7 @@ class Edge:
     async def run(self) -> None:
         """Work until cancelled; raises what a vital part failed with."""
         async with asyncio.TaskGroup() as vital:
-            vital.create_task(self._feed.run(), name="feed")
+            vital.create_task(self._feeds.run(), name="feeds")
             vital.create_task(self._leases.run(), name="leases")
             vital.create_task(self._departures.run(), name="departures")
             vital.create_task(self._sweep.run(), name="sweep")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Final, Protocol
 
@@ -23,7 +23,7 @@ from services.common.logs import get_logger
 from services.common.wire.events import Message
 from services.edge.backends import file_data
 from services.edge.decisions import User
-from services.edge.hub import Hub
+from services.edge.hub import Follow
 from services.edge.publisher import Publisher
 
 _BACKOFF_FIRST_S: Final = 0.05
@@ -57,11 +57,32 @@ class Stream(Protocol):
         ...
 
 
+class View(Protocol):
+    """What the feed uses of the hub."""
+
+    def follow_all(self) -> None:
+        """The stream is new."""
+        ...
+
+    def take_follows(self) -> tuple[list[Follow], list[str]]:
+        """The rooms to follow and to unfollow since the last call."""
+        ...
+
+    def receive(self, room_id: str, epoch: str, messages: Sequence[Message], now: float) -> bool:
+        """Take consecutive messages of a room."""
+        ...
+
+    def announce(self, room_id: str, action: str, *, username: str, online: int, now: float) -> None:
+        """Tell who came or went."""
+        ...
+
+
 class Feed:
-    """Keeps the stream to rooms. Whoever has something to write sets `bell`.
+    """Keeps the stream to a rooms instance. Whoever has something to write sets `bell`.
 
     `open_stream` begins a stream; `present` gives everyone who is connected and the ids of their rooms;
-    `on_removed(room_id, user_id, last_seq)` is told of memberships that have ended.
+    `on_removed(room_id, user_id, last_seq)` is told of memberships that have ended, `on_live` when the stream has
+    brought its first response, and when it is lost.
     """
 
     def __init__(
@@ -72,10 +93,11 @@ class Feed:
         open_stream: Callable[[], Stream],
         bell: asyncio.Event,
         publisher: Publisher,
-        hub: Hub,
+        hub: View,
         present: Callable[[], Iterable[tuple[User, Iterable[str]]]],
         on_removed: Callable[[str, str, int], object],
         clock: Clock,
+        on_live: Callable[[bool], object] = lambda _: None,
     ) -> None:
         self._edge_name = edge_name
         self._boot_id = boot_id
@@ -87,7 +109,20 @@ class Feed:
         self._clock = clock
         self._bell = bell
         self._must_announce = False
+        self._on_live = on_live
+        self._stream: Stream | None = None
+        self._heard_at = 0.0
         self.is_connected = False
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the stream last brought something, monotonic; None while it does not work."""
+        return self._heard_at if self.is_connected else None
+
+    def cut(self) -> None:
+        """End the stream, and begin another."""
+        if self._stream is not None:
+            self._stream.cancel()
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
@@ -107,7 +142,7 @@ class Feed:
 
     async def _serve_once(self) -> str:
         """Open a stream and keep it until it breaks; return why it did."""
-        stream = self._open_stream()
+        stream = self._stream = self._open_stream()
         writer: asyncio.Task[None] | None = None
         try:
             await stream.write(self._hello())
@@ -116,9 +151,11 @@ class Feed:
             writer = asyncio.create_task(self._write(stream), name="feed writer")
             writer.add_done_callback(lambda _: stream.cancel())  # the reader ends with it
             while isinstance(response := await stream.read(), feed_pb2.AttachResponse):
+                self._heard_at = self._clock.monotonic()
                 if not self.is_connected:
                     self.is_connected = True
                     _log.info("stream to rooms open")
+                    self._on_live(True)
                 self._process(response)
             return "ended by rooms"
         except grpc.aio.AioRpcError as error:
@@ -132,6 +169,7 @@ class Feed:
         finally:
             self.is_connected = False
             self._publisher.disconnected()
+            self._on_live(False)
             stream.cancel()
             if writer is not None:
                 writer.cancel()

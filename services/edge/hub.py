@@ -80,6 +80,11 @@ class Hub:
         """Rooms that somebody here is in."""
         return len(self._rooms)
 
+    @property
+    def room_ids(self) -> list[str]:
+        """The rooms that somebody here is in."""
+        return list(self._rooms)
+
     def attach(
         self, subscriber: Subscriber, room_id: str, *, epoch: str, last_seq: int, after: int | None = None
     ) -> int:
@@ -273,14 +278,16 @@ class Hub:
         """The rooms to follow and to unfollow since the last call."""
         if not self._to_follow and not self._to_unfollow:
             return [], []
-        follows = []
-        for room_id in self._to_follow:
-            room = self._rooms[room_id]
-            follows.append((room_id, room.epoch, room.position + len(room.pending)))
+        follows = [follow for room_id in self._to_follow if (follow := self.follow_of(room_id)) is not None]
         unfollows = [room_id for room_id in self._to_unfollow if room_id not in self._to_follow]
         self._to_follow.clear()
         self._to_unfollow.clear()
         return follows, unfollows
+
+    def follow_of(self, room_id: str) -> Follow | None:
+        """What is wanted of a room now; None where nobody here is in it."""
+        room = self._rooms.get(room_id)
+        return None if room is None else (room_id, room.epoch, room.position + len(room.pending))
 
     def _follow(self, room_id: str) -> None:
         self._to_follow[room_id] = None

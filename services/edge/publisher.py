@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Final
 
 from parley.rooms.v1 import feed_pb2
@@ -38,6 +39,10 @@ def refusal_text(code: ErrorCode) -> str:
     return _MESSAGES.get(code, _INTERNAL)
 
 
+def _number(text: Text) -> int:
+    return text.number
+
+
 def _code(name: str) -> ErrorCode:
     try:
         return ErrorCode(name)
@@ -50,7 +55,8 @@ class Publisher:
 
     `wake_feed()` is called when `fill` has something to give, `on_room()` when texts were resolved and `has_room` may
     be true again, `count_stored(seconds, count)` for texts that were stored after so long. Each text's connection is
-    told its outcome by `text_stored` or `text_refused`. Times are monotonic.
+    told its outcome by `text_stored` or `text_refused`. Times are monotonic. Publishers between which texts move share
+    `next_number`.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Publisher:
         wake_feed: Callable[[], object],
         on_room: Callable[[], object],
         count_stored: Callable[[float, int], object],
+        next_number: Callable[[], int] | None = None,
     ) -> None:
         self._key_prefix = f"e{boot_id}-"
         self._texts_max = texts_max
@@ -73,7 +80,7 @@ class Publisher:
         self._wake_feed = wake_feed
         self._on_room = on_room
         self._count_stored = count_stored
-        self._last_number = 0
+        self._next_number = next_number or count(1).__next__
         self._pending: dict[int, Text] = {}
         self._bytes = 0
         self._unwritten: list[Text] = []
@@ -88,12 +95,31 @@ class Publisher:
         """Whether another text may be submitted."""
         return len(self._pending) < self._texts_max and self._bytes < self._bytes_max
 
+    @property
+    def bytes(self) -> int:
+        """What the texts under way count for."""
+        return self._bytes
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a batch is under way."""
+        return self._is_connected and bool(self._batch_ends)
+
+    @property
+    def unresolved(self) -> list[Text]:
+        """The texts without an answer, in order."""
+        return list(self._pending.values())
+
+    def is_pending(self, number: int) -> bool:
+        """Whether a text has no answer yet."""
+        return number in self._pending
+
     def submit(self, text: Text, now: float) -> None:
         """Take a text; its connection is told what became of it."""
         if now - text.received_at >= self._timeout_s:  # it waited for room, and nobody expects it any more
             self._refuse((text,), now)
             return
-        self._last_number = text.number = self._last_number + 1
+        text.number = self._next_number()
         body = text.text
         text.size = len(body) if body.isascii() else len(body) * _BYTES_PER_CHAR_MAX
         self._bytes += text.size
@@ -111,6 +137,27 @@ class Publisher:
     def disconnected(self) -> None:
         """The stream is lost."""
         self._is_connected = False
+
+    def withdraw(self, leaves: Callable[[str], bool]) -> list[Text]:
+        """Give away the unresolved texts of the rooms that leave, in order; answers to them are ignored from now on."""
+        texts = [text for text in self._pending.values() if leaves(text.room_id)]
+        if texts:
+            for text in texts:
+                del self._pending[text.number]
+                self._bytes -= text.size
+            self._unwritten = [text for text in self._unwritten if text.number in self._pending]
+            self._settle()
+        return texts
+
+    def adopt(self, texts: Iterable[Text]) -> None:
+        """Take over unresolved texts from another publisher; each goes where its number is in the order."""
+        texts = list(texts)
+        self._bytes += sum(text.size for text in texts)
+        pending = sorted([*self._pending.values(), *texts], key=_number)
+        self._pending.clear()
+        self._pending.update((text.number, text) for text in pending)
+        self._unwritten = sorted([*self._unwritten, *texts], key=_number)
+        self._wake_feed()
 
     def fill(self, request: feed_pb2.AttachRequest) -> None:
         """Put the next batch into a request, in order; nothing where enough are under way. It counts as written."""

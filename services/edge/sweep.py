@@ -7,6 +7,7 @@ from typing import Final
 from services.common.clock import Clock
 from services.edge.connection import Connection
 from services.edge.directory import Directory
+from services.edge.instances import Instances
 from services.edge.publisher import Publisher
 from services.edge.token_bucket import UserBuckets
 
@@ -23,7 +24,7 @@ class Sweep:
     """Looks at every connection, text and bucket once a second."""
 
     def __init__(
-        self, *, directory: Directory[Connection], publisher: Publisher, buckets: UserBuckets, clock: Clock
+        self, *, directory: Directory[Connection], publisher: Publisher | Instances, buckets: UserBuckets, clock: Clock
     ) -> None:
         self._directory = directory
         self._publisher = publisher

@@ -453,7 +453,7 @@ async def edge_world(home: Path, *, clock: Clock | None = None, **changes: Any) 
         config,
         auth=auth,
         rooms=rooms,
-        open_stream=rooms.open_stream,
+        open_stream=lambda _: rooms.open_stream(),
         context=server_context(config.client_certificate, config.client_key),
         counters=counters,
         clock=clock or SystemClock(),

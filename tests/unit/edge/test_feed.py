@@ -76,6 +76,7 @@ class World:
         self.streams: list[FakeStream] = []
         self.present: list[tuple[User, Iterable[str]]] = []
         self.removed: list[tuple[str, str, int]] = []
+        self.lives: list[bool] = []
         self.feed = Feed(
             edge_name="edge-1",
             boot_id="b007",
@@ -86,6 +87,7 @@ class World:
             present=lambda: self.present,
             on_removed=lambda *removal: self.removed.append(removal),
             clock=self.clock,
+            on_live=self.lives.append,
         )
         self.subscriber = Subscriber(None, Outbox(None, lambda _: None), version=2, user=AMY)
 
@@ -255,3 +257,20 @@ async def test_while_rooms_is_away_it_is_tried_ever_more_slowly() -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def test_a_stream_works_from_its_first_response_until_it_is_lost() -> None:
+    async with running() as world:
+        assert world.lives == []
+        assert world.feed.heard_at is None
+        await world.respond()
+        await world.clock.advance(1)
+        await world.respond()
+        assert world.lives == [True]
+        assert world.feed.heard_at == world.clock.monotonic()
+        world.feed.cut()
+        await world.settle()
+        assert world.lives == [True, False]
+        assert world.feed.heard_at is None
+        await world.clock.advance(1)
+        assert len(world.streams) == 2
