@@ -52,8 +52,16 @@ async def login(chat: Chat, words: Words) -> None:
 
 
 async def enter_session(chat: Chat, username: str, password: str) -> None:
-    """Logs in and says where the user is."""
-    await chat.session.login(username, password)
+    """Logs in and says where the user is; offers to end a session elsewhere that is in the way."""
+    try:
+        await chat.session.login(username, password)
+    except RequestError as problem:
+        if problem.code != "already_logged_in":
+            raise
+        answer = await chat.screen.ask(f"{username} is logged in somewhere else. End that session? Type yes: ")
+        if answer is None or answer.strip().lower() != "yes":
+            raise
+        await chat.session.login(username, password, takeover=True)
     await show_whereabouts(chat)
 
 

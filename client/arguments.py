@@ -15,9 +15,10 @@ PASSWORD_FILE_BYTES_MAX = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the chat program was told. `address` is None where the default is to be found."""
+    """What the chat program was told. `address` is None where the default is to be found; `others` stand in for it."""
 
     address: Address | None
+    others: tuple[Address, ...] = ()
     home: Path
     ca: Path | None = None
     username: str | None = None
@@ -37,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
         "input it waits until everything is acknowledged, and ends with status 0, or 1 and a reason on the standard "
         "error.",
     )
-    made.add_argument("address", nargs="?", metavar="HOST[:PORT]", help="the server; default: the one on this machine")
+    made.add_argument(
+        "address",
+        nargs="?",
+        metavar="HOST[:PORT][,HOST[:PORT]…]",
+        help="the server, by one address or several, of which any will do; default: the one on this machine",
+    )
     made.add_argument("--plain", action="store_true", help="lines in, lines out; for pipes and programs")
     made.add_argument("--user", metavar="NAME", help="log in as NAME")
     made.add_argument("--password-file", type=Path, metavar="FILE", help="where the password is; default: ask")
@@ -56,7 +62,7 @@ def read_options(argv: Sequence[str], *, environ: Mapping[str, str], is_terminal
     made = parser()
     given = made.parse_args(argv)
     try:
-        address = parse_address(given.address) if given.address else None
+        addresses = [parse_address(each) for each in given.address.split(",")] if given.address else []
         password = read_password(given.password_file) if given.password_file else None
     except ValueError as error:
         made.error(str(error))
@@ -66,7 +72,8 @@ def read_options(argv: Sequence[str], *, environ: Mapping[str, str], is_terminal
     if is_plain and given.user is not None and password is None:
         made.error("without a terminal nobody can be asked for the password: give --password-file FILE")
     return Options(
-        address=address,
+        address=addresses[0] if addresses else None,
+        others=tuple(addresses[1:]),
         home=given.home,
         ca=given.ca,
         username=given.user,

@@ -9,6 +9,7 @@ from client.address import DEFAULT_HOST, Address
 from client.arguments import Options
 from client.chat import Chat
 from client.errors import ConnectError, RequestError, TrustError
+from client.failover import AnyOf
 from client.known_hosts import KnownHosts, default_path
 from client.outbox_file import default_folder, journals
 from client.session import Session
@@ -19,11 +20,11 @@ from client.trust import choose_trust, readable
 YES = "yes"
 
 
-def default_address(stack: Stack | None) -> Address:
-    """Where to connect when nobody said: the first edge of the stack here, or else the usual port of this machine."""
+def default_addresses(stack: Stack | None) -> tuple[Address, ...]:
+    """Where to connect when nobody said: the edges of the stack here, or else the usual port of this machine."""
     if stack is not None and stack.client_ports:
-        return Address(DEFAULT_HOST, stack.client_ports[0])
-    return Address()
+        return tuple(Address(DEFAULT_HOST, port) for port in stack.client_ports)
+    return (Address(),)
 
 
 async def open_session(chat: Chat, options: Options) -> Address:
@@ -33,25 +34,28 @@ async def open_session(chat: Chat, options: Options) -> Address:
     TrustError.
     """
     stack = _stack(options.home)
-    address = options.address or default_address(stack)
+    addresses = (options.address, *options.others) if options.address else default_addresses(stack)
     known_hosts = KnownHosts(default_path(os.environ))
+    stacks = [stack] if stack else []
     while True:
-        trust = choose_trust(address, ca=options.ca, stacks=[stack] if stack else [], known_hosts=known_hosts)
+        trusts = [choose_trust(each, ca=options.ca, stacks=stacks, known_hosts=known_hosts) for each in addresses]
+        connector = AnyOf([(each, TlsConnector(each, trust)) for each, trust in zip(addresses, trusts, strict=True)])
         session = Session(
-            TlsConnector(address, trust),
+            connector,
             on_event=chat.on_event,
             clock=chat.clock,
-            open_journal=journals(default_folder(os.environ), address),
+            open_journal=journals(default_folder(os.environ), addresses[0]),
         )
         chat.attach(session)
         try:
             await session.start()
         except TrustError as problem:
+            address = connector.address
             if not (problem.may_pin and problem.fingerprint and await _may_trust(chat, address, problem.fingerprint)):
                 raise
             known_hosts.trust(address, problem.fingerprint)
         else:
-            return address
+            return connector.address
 
 
 def _stack(home: Path) -> Stack | None:

@@ -19,6 +19,15 @@ def test_the_defaults() -> None:
     assert not options.is_plain
 
 
+def test_several_addresses() -> None:
+    options = read("a.example,b.example:99,[::1]:7")
+    assert options.address == Address("a.example")
+    assert options.others == (Address("b.example", 99), Address("::1", 7))
+    for wrong in ("a.example,", ",", "a,b:x"):
+        with pytest.raises(SystemExit):
+            read(wrong)
+
+
 def test_everything(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("correct horse\n")

@@ -281,3 +281,18 @@ async def test_help_lists_every_command(table: Table) -> None:
         [usage, *details] = await table.type(f"/help {name}")
         assert usage.startswith(f"/{name}")
         assert details
+
+
+@pytest.mark.parametrize("answer", ["yes", "no", None])
+async def test_a_session_elsewhere_is_ended_only_by_who_says_so(table: Table, answer: str | None) -> None:
+    table.edge.refuse("auth_request", ErrorCode.ALREADY_LOGGED_IN)
+    table.paper.answers = [answer]
+    lines = await table.type("/login ada 'correct horse'")
+    assert table.paper.questions == [("ada is logged in somewhere else. End that session? Type yes: ", False)]
+    logins = table.edge.sent("auth_request")
+    if answer == "yes":
+        assert [login.get("takeover") for login in logins] == [None, True]
+        assert lines[0] == "[SUCCESS] Logged in as ada."
+    else:
+        assert len(logins) == 1
+        assert lines[0].startswith("[ERROR] refused: already_logged_in")
