@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.admin import accounts, edges, rooms, statistics
+from client.admin import accounts, edges, processes, rooms, statistics
 
 LIMIT = 1000
 """Entries of a list where nobody asked for more; a terminal holds no more of them anyway."""
 
+DRAIN_S_MAX = 60.0
+LEVELS = ("debug", "info", "warning", "error", "critical")
 CLASSES = ("critical", "high", "normal", "low")
 
 
@@ -66,9 +69,27 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--target", type=_target, action="append", default=[], metavar="CLASS=MS", help="latency target")
     one.add_argument("--share", type=_share, action="append", default=[], metavar="CLASS=N", help="how many may wait")
 
+    _add_processes(commands, add)
     add(commands, "stats", statistics.show, "show the statistics as they stand now")
     add(commands, "graphs", statistics.draw_graphs, "draw all graphs now")
     return made
+
+
+def _add_processes(commands: _Commands, add: Callable[..., argparse.ArgumentParser]) -> None:
+    named = "only this one, such as edge-1, or this service, such as edge; default: all"
+    one = add(commands, "processes", processes.list_processes, "list the processes, what they use and how they log")
+    one.add_argument("process", nargs="?", metavar="PROCESS", help=named)
+    one = add(commands, "log-level", processes.set_log_level, "change how much is logged, until the next start")
+    one.add_argument("level", choices=LEVELS)
+    one.add_argument("process", nargs="?", metavar="PROCESS", help=named)
+    one = add(commands, "notice", processes.send_notice, "show a text to everyone who is logged in")
+    one.add_argument("text", metavar="TEXT")
+    _add_edge(one)
+    one = add(commands, "drain", processes.drain, "take an edge out of service, until its next start")
+    one.add_argument("edge", metavar="EDGE", help="such as edge-1")
+    one.add_argument(
+        "--grace", type=_grace, default=5.0, metavar="S", help="how long it may take, up to 60; default: 5"
+    )
 
 
 class _Commands(Protocol):
@@ -109,6 +130,16 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:10]) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text[:10])
+
+
+def _grace(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= DRAIN_S_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to {DRAIN_S_MAX:g}")
+    return seconds
 
 
 def _of_class(text: str) -> tuple[str, str]:

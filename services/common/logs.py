@@ -30,6 +30,7 @@ _REDACTED: Final = "[redacted]"
 _VALUE_CHARS_MAX: Final = 8_000
 # A deeper value is a mistake too, or refers to itself.
 _DEPTH_MAX: Final = 8
+_in_force: Final = ["info"]
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -56,10 +57,25 @@ def configure(service: str, *, level: str = "info", file: Path | None = None) ->
         logger_factory=lambda name="": _LineLogger(name, log_file),
         cache_logger_on_first_use=False,
     )
+    _in_force[0] = level
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _StructlogHandler)]:
         root.removeHandler(handler)
     root.addHandler(_StructlogHandler(logging.WARNING))
+
+
+def current_level() -> str:
+    """The level in force: what is below it is not logged."""
+    return _in_force[0]
+
+
+def set_level(wanted: str) -> None:
+    """Changes the level of this process, for all loggers that there are. Raises ValueError."""
+    if wanted not in LEVELS:
+        raise ValueError(f"log_level: one of {', '.join(LEVELS)}, not {wanted!r}")
+    # Loggers look their settings up at each event (cache_logger_on_first_use is off), so they all follow.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[wanted]))
+    _in_force[0] = wanted
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -4,7 +4,8 @@
     auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server.grpc)
     port = await server.start()
 
-Nobody may call what `allow` does not name. Operators (`admin`) may use reflection and channelz, all identities health.
+Nobody may call what `allow` does not name. Operators (`admin`) may use reflection and channelz, and ask each
+process how it is and how much it logs; all identities may use health.
 What operators call, and who else tries to, is in the audit log.
 """
 
@@ -19,6 +20,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common import rpc_options
+from services.common.admin_servicer import SERVICE as _PROCESS
+from services.common.admin_servicer import ProcessAdminServicer
 from services.common.audit import AuditInterceptor
 from services.common.config import split_host_port
 from services.common.identity import ADMIN, KINDS
@@ -39,6 +42,7 @@ _TOOLS: Final[Mapping[str, frozenset[str]]] = {
     _HEALTH: KINDS,
     _REFLECTION: frozenset({ADMIN}),
     _CHANNELZ: frozenset({ADMIN}),
+    _PROCESS: frozenset({ADMIN}),
 }
 # Calls that are under way when a connection reaches its age may end in this time.
 _AGE_GRACE_S: Final = 30
@@ -78,6 +82,7 @@ class RpcServer:
             options=[*rpc_options.SERVER, *_age_options(max_connection_age_s)],
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        ProcessAdminServicer(config.name).add_to(self.grpc)
         channelz.add_channelz_servicer(self.grpc)
         reflection.enable_server_reflection(self._service_names, self.grpc)
 

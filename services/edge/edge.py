@@ -115,7 +115,7 @@ class Edge:
             directory=self._directory, publisher=self._core.publisher, buckets=shared.buckets, clock=clock
         )
         self._loop_watch = LoopWatch(counters, clock)
-        self.servicer = EdgeAdminServicer(directory=self._directory, pump=self._core.pump)
+        self.servicer = EdgeAdminServicer(directory=self._directory, pump=self._core.pump, drain=self.drain)
         report(counters, admission=shared.admission, directory=self._directory, core=self._core)
 
     def start(self) -> int:

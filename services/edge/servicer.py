@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from parley.edge.v1 import edge_pb2, edge_pb2_grpc
@@ -19,6 +20,8 @@ from services.edge.qos.pump import ClassUpdate, Pump
 from services.edge.qos.scheduler import ClassSnapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     import grpc.aio
 
     from services.edge.connection import Connection
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1_000
+
+DRAIN_S_MAX: Final = 60.0
+"""Longer than any text waits for its answer and any client for its goodbye."""
 
 _DIGITS_MAX: Final = 18
 """What fits into 64 bits."""
@@ -40,9 +46,12 @@ _log = get_logger(__name__)
 class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
     """`parley.edge.v1.EdgeAdminService`."""
 
-    def __init__(self, *, directory: Directory[Connection], pump: Pump) -> None:
+    def __init__(
+        self, *, directory: Directory[Connection], pump: Pump, drain: Callable[[float], Coroutine[Any, Any, None]]
+    ) -> None:
         self._directory = directory
         self._pump = pump
+        self._drain = drain
 
     async def ListConnections(  # noqa: N802
         self, request: edge_pb2.ListConnectionsRequest, _: Context
@@ -81,6 +90,16 @@ class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
             connection.reply(notice)
         _log.info("notice sent by an operator", recipients=len(recipients), operator=str(peer_identity(context)))
         return edge_pb2.SendNoticeResponse(recipient_count=len(recipients))
+
+    async def Drain(self, request: edge_pb2.DrainRequest, context: Context) -> edge_pb2.DrainResponse:  # noqa: N802
+        """Takes no more clients and says goodbye to those that are here."""
+        if not 0 < request.grace_s <= DRAIN_S_MAX:  # NaN is not either
+            raise ParleyError(ErrorCode.BAD_REQUEST, f"grace_s: above 0 and at most {DRAIN_S_MAX:g}")
+        told = len(self._directory)
+        _log.warning("drained by an operator", connections=told, operator=str(peer_identity(context)))
+        # Whoever gives up waiting for the answer has drained the edge all the same: half of it is no state to be in.
+        await asyncio.shield(asyncio.ensure_future(self._drain(request.grace_s)))
+        return edge_pb2.DrainResponse(told_count=told, left_count=self._directory.open_count)
 
     async def GetQos(self, _: edge_pb2.GetQosRequest, __: Context) -> edge_pb2.GetQosResponse:  # noqa: N802
         """Shows the scheduler: targets, shares, what waits and what was done."""

@@ -155,3 +155,35 @@ async def test_only_an_operators_certificate_opens(two_edges: Stack) -> None:
     refused = audited(two_edges)[before:]
     assert {line["who"] for line in refused} == {"edge", "auth", "rooms", "metrics"}
     assert {line["outcome"] for line in refused} == {"forbidden"}
+
+
+async def test_a_notice_reaches_everyone_and_a_drained_edge_sends_its_people_away(make_stack: Any) -> None:
+    stack = make_stack(edges=2).start()
+    async with AsyncExitStack() as exits:
+        people = People(stack, exits)
+        amy, ben = await people.person(edge=1), await people.person(edge=2)
+        assert (await done(stack, "notice", "down at ten"))["recipient_count"] == 2
+        for person in (amy, ben):
+            assert (await person.event("notice"))["data"]["text"] == "down at ten"
+        drained = await done(stack, "drain", "edge-2", "--yes")
+        assert (drained["told_count"], drained["left_count"]) == (1, 0)
+        await ben.event("goodbye", reason="draining")
+        assert await ben.is_closed()
+        with pytest.raises(OSError):  # noqa: PT011 - refused, or reset, as the system has it
+            await people.connect(edge=2)
+        assert (await done(stack, "drain", "edge-2", "--yes"))["told_count"] == 0
+        room = await people.room(amy)
+        assert (await amy.say(room, "still here"))["seq"] == 1
+        stack.kill("edge-2")  # its next start takes clients again
+        await people.person(edge=2)
+
+
+async def test_processes_say_how_they_are_and_log_as_they_are_told(two_edges: Stack) -> None:
+    rows = {row["name"]: row for row in await done(two_edges, "processes")}
+    assert {name: row["pid"] for name, row in rows.items()} == two_edges.pids()
+    assert all(row["resident_bytes"] > 10_000_000 and row["cpu_s"] > 0 for row in rows.values())
+    [changed] = await done(two_edges, "log-level", "debug", "auth")
+    assert changed["log_level"] == "debug"
+    levels = {row["name"]: row["log_level"] for row in await done(two_edges, "processes")}
+    assert {name for name, level in levels.items() if level == "debug"} == {"auth-1"}
+    await done(two_edges, "log-level", "info", "auth-1")

@@ -36,11 +36,17 @@ ALLOWED: dict[str, set[str]] = {
     "opentelemetry.proto.collector.metrics.v1.MetricsService": SERVICES,
     "opentelemetry.proto.collector.trace.v1.TraceService": SERVICES,
     "opentelemetry.proto.collector.logs.v1.LogsService": SERVICES,
+    "parley.process.v1.ProcessAdminService": {"admin"},
     "grpc.health.v1.Health": EVERYBODY,
     "grpc.reflection.v1alpha.ServerReflection": {"admin"},
     "grpc.channelz.v1.Channelz": {"admin"},
 }
-OF_EACH = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.channelz.v1.Channelz"}
+OF_EACH = {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "grpc.channelz.v1.Channelz",
+    "parley.process.v1.ProcessAdminService",
+}
 OWN = {
     "auth-1": {"parley.auth.v1.AuthService", "parley.auth.v1.AuthAdminService"},
     "rooms-1": {

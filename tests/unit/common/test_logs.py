@@ -139,3 +139,20 @@ def test_a_closed_stderr_does_not_stop_the_service(file: Path, monkeypatch: pyte
     monkeypatch.setattr("sys.stderr", Closed())
     logs.get_logger("x").info("still here")
     assert lines(file)[0]["event"] == "still here"
+
+
+def test_the_level_changes_for_loggers_that_are_there(file: Path) -> None:
+    log = logs.get_logger("services.auth")
+    log.debug("one")
+    logs.set_level("debug")
+    log.debug("two")
+    logs.set_level("error")
+    log.warning("three")
+    assert [line["event"] for line in lines(file)] == ["two"]
+    assert logs.current_level() == "error"
+
+
+def test_a_level_that_does_not_exist_changes_nothing(file: Path) -> None:
+    with pytest.raises(ValueError, match="log_level: one of debug"):
+        logs.set_level("loud")
+    assert logs.current_level() == "info"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -60,7 +61,14 @@ class World:
             clock=FakeClock(),
             waits={qos_class: Histogram((1.0,)) for qos_class in QosClass},
         )
-        self.servicer = EdgeAdminServicer(directory=self.directory, pump=self.pump)
+        self.drained: list[float] = []
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+        self.servicer = EdgeAdminServicer(directory=self.directory, pump=self.pump, drain=self.drain)
+
+    async def drain(self, grace_s: float) -> None:
+        await self.may_end.wait()
+        self.drained.append(grace_s)
 
 
 async def test_connections_are_listed_in_pages() -> None:
@@ -149,3 +157,35 @@ async def test_a_notice_is_clean_text(text: str) -> None:
     with pytest.raises(ParleyError) as caught:
         await World().servicer.SendNotice(edge_pb2.SendNoticeRequest(text=text), CONTEXT)
     assert caught.value.code is ErrorCode.BAD_REQUEST
+
+
+async def test_an_edge_is_drained() -> None:
+    world = World()
+    for number in range(3):
+        world.directory.add(Connection(number))
+    world.directory.open_count = 1
+    response = await world.servicer.Drain(edge_pb2.DrainRequest(grace_s=60), CONTEXT)
+    assert (response.told_count, response.left_count) == (3, 1)
+    assert world.drained == [60]
+
+
+async def test_an_edge_is_drained_whole_even_if_nobody_waits_for_it() -> None:
+    world = World()
+    world.may_end.clear()
+    call = asyncio.ensure_future(world.servicer.Drain(edge_pb2.DrainRequest(grace_s=5), CONTEXT))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    world.may_end.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.drained == [5]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, -1.0, 60.1, float("inf"), float("nan")])
+async def test_a_time_to_drain_that_cannot_be(grace_s: float) -> None:
+    world = World()
+    with pytest.raises(ParleyError, match="bad_request"):
+        await world.servicer.Drain(edge_pb2.DrainRequest(grace_s=grace_s), CONTEXT)
+    assert world.drained == []

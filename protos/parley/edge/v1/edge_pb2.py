@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19parley/edge/v1/edge.proto\x12\x0eparley.edge.v1\"?\n\x16ListConnectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x17ListConnectionsResponse\x12/\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1a.parley.edge.v1.Connection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe9\x01\n\nConnection\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x10\n\x08username\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\x05\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\x12\x17\n\x0f\x63onnected_at_ms\x18\x07 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x08 \x01(\x03\x12\x12\n\nsent_bytes\x18\t \x01(\x03\x12\x15\n\rwaiting_bytes\x18\n \x01(\x03\x12\x12\n\nroom_count\x18\x0b \x01(\x05\"*\n\x11\x44isconnectRequest\x12\x15\n\rconnection_id\x18\x01 \x01(\t\"\x14\n\x12\x44isconnectResponse\"!\n\x11SendNoticeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\"-\n\x12SendNoticeResponse\x12\x17\n\x0frecipient_count\x18\x01 \x01(\x05\"\x0f\n\rGetQosRequest\"2\n\x0eGetQosResponse\x12 \n\x03qos\x18\x01 \x01(\x0b\x32\x13.parley.edge.v1.Qos\"V\n\x03Qos\x12\x13\n\x0b\x63oncurrency\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12)\n\x07\x63lasses\x18\x03 \x03(\x0b\x32\x18.parley.edge.v1.QosClass\"\xc4\x01\n\x08QosClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttarget_ms\x18\x02 \x01(\x01\x12\r\n\x05share\x18\x03 \x01(\x05\x12\x0f\n\x07waiting\x18\x04 \x01(\x05\x12\x19\n\x11oldest_waiting_ms\x18\x05 \x01(\x01\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x03\x12\x0f\n\x07refused\x18\x07 \x01(\x03\x12\x0f\n\x07started\x18\x08 \x01(\x03\x12\x13\n\x0bwait_p50_ms\x18\t \x01(\x01\x12\x13\n\x0bwait_p99_ms\x18\n \x01(\x01\"X\n\x10UpdateQosRequest\x12\x13\n\x0b\x63oncurrency\x18\x01 \x01(\x05\x12/\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1e.parley.edge.v1.QosClassUpdate\"b\n\x0eQosClassUpdate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\ttarget_ms\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05share\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x0c\n\n_target_msB\x08\n\x06_share\"5\n\x11UpdateQosResponse\x12 \n\x03qos\x18\x01 \x01(\x0b\x32\x13.parley.edge.v1.Qos2\xbb\x03\n\x10\x45\x64geAdminService\x12\x62\n\x0fListConnections\x12&.parley.edge.v1.ListConnectionsRequest\x1a\'.parley.edge.v1.ListConnectionsResponse\x12S\n\nDisconnect\x12!.parley.edge.v1.DisconnectRequest\x1a\".parley.edge.v1.DisconnectResponse\x12S\n\nSendNotice\x12!.parley.edge.v1.SendNoticeRequest\x1a\".parley.edge.v1.SendNoticeResponse\x12G\n\x06GetQos\x12\x1d.parley.edge.v1.GetQosRequest\x1a\x1e.parley.edge.v1.GetQosResponse\x12P\n\tUpdateQos\x12 .parley.edge.v1.UpdateQosRequest\x1a!.parley.edge.v1.UpdateQosResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19parley/edge/v1/edge.proto\x12\x0eparley.edge.v1\"?\n\x16ListConnectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x17ListConnectionsResponse\x12/\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1a.parley.edge.v1.Connection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe9\x01\n\nConnection\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x10\n\x08username\x18\x04 \x01(\t\x12\x10\n\x08protocol\x18\x05 \x01(\x05\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\x12\x17\n\x0f\x63onnected_at_ms\x18\x07 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x08 \x01(\x03\x12\x12\n\nsent_bytes\x18\t \x01(\x03\x12\x15\n\rwaiting_bytes\x18\n \x01(\x03\x12\x12\n\nroom_count\x18\x0b \x01(\x05\"*\n\x11\x44isconnectRequest\x12\x15\n\rconnection_id\x18\x01 \x01(\t\"\x14\n\x12\x44isconnectResponse\"&\n\x11SendNoticeRequest\x12\x11\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01\"-\n\x12SendNoticeResponse\x12\x17\n\x0frecipient_count\x18\x01 \x01(\x05\"\x0f\n\rGetQosRequest\"2\n\x0eGetQosResponse\x12 \n\x03qos\x18\x01 \x01(\x0b\x32\x13.parley.edge.v1.Qos\"V\n\x03Qos\x12\x13\n\x0b\x63oncurrency\x18\x01 \x01(\x05\x12\x0f\n\x07running\x18\x02 \x01(\x05\x12)\n\x07\x63lasses\x18\x03 \x03(\x0b\x32\x18.parley.edge.v1.QosClass\"\xc4\x01\n\x08QosClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttarget_ms\x18\x02 \x01(\x01\x12\r\n\x05share\x18\x03 \x01(\x05\x12\x0f\n\x07waiting\x18\x04 \x01(\x05\x12\x19\n\x11oldest_waiting_ms\x18\x05 \x01(\x01\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x03\x12\x0f\n\x07refused\x18\x07 \x01(\x03\x12\x0f\n\x07started\x18\x08 \x01(\x03\x12\x13\n\x0bwait_p50_ms\x18\t \x01(\x01\x12\x13\n\x0bwait_p99_ms\x18\n \x01(\x01\"X\n\x10UpdateQosRequest\x12\x13\n\x0b\x63oncurrency\x18\x01 \x01(\x05\x12/\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1e.parley.edge.v1.QosClassUpdate\"b\n\x0eQosClassUpdate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\ttarget_ms\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05share\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x0c\n\n_target_msB\x08\n\x06_share\"5\n\x11UpdateQosResponse\x12 \n\x03qos\x18\x01 \x01(\x0b\x32\x13.parley.edge.v1.Qos\"\x1f\n\x0c\x44rainRequest\x12\x0f\n\x07grace_s\x18\x01 \x01(\x01\"7\n\rDrainResponse\x12\x12\n\ntold_count\x18\x01 \x01(\x05\x12\x12\n\nleft_count\x18\x02 \x01(\x05\x32\x81\x04\n\x10\x45\x64geAdminService\x12\x62\n\x0fListConnections\x12&.parley.edge.v1.ListConnectionsRequest\x1a\'.parley.edge.v1.ListConnectionsResponse\x12S\n\nDisconnect\x12!.parley.edge.v1.DisconnectRequest\x1a\".parley.edge.v1.DisconnectResponse\x12S\n\nSendNotice\x12!.parley.edge.v1.SendNoticeRequest\x1a\".parley.edge.v1.SendNoticeResponse\x12\x44\n\x05\x44rain\x12\x1c.parley.edge.v1.DrainRequest\x1a\x1d.parley.edge.v1.DrainResponse\x12G\n\x06GetQos\x12\x1d.parley.edge.v1.GetQosRequest\x1a\x1e.parley.edge.v1.GetQosResponse\x12P\n\tUpdateQos\x12 .parley.edge.v1.UpdateQosRequest\x1a!.parley.edge.v1.UpdateQosResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.edge.v1.edge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SENDNOTICEREQUEST'].fields_by_name['text']._loaded_options = None
+  _globals['_SENDNOTICEREQUEST'].fields_by_name['text']._serialized_options = b'\200\001\001'
   _globals['_LISTCONNECTIONSREQUEST']._serialized_start=45
   _globals['_LISTCONNECTIONSREQUEST']._serialized_end=108
   _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=110
@@ -42,23 +44,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISCONNECTRESPONSE']._serialized_start=491
   _globals['_DISCONNECTRESPONSE']._serialized_end=511
   _globals['_SENDNOTICEREQUEST']._serialized_start=513
-  _globals['_SENDNOTICEREQUEST']._serialized_end=546
-  _globals['_SENDNOTICERESPONSE']._serialized_start=548
-  _globals['_SENDNOTICERESPONSE']._serialized_end=593
-  _globals['_GETQOSREQUEST']._serialized_start=595
-  _globals['_GETQOSREQUEST']._serialized_end=610
-  _globals['_GETQOSRESPONSE']._serialized_start=612
-  _globals['_GETQOSRESPONSE']._serialized_end=662
-  _globals['_QOS']._serialized_start=664
-  _globals['_QOS']._serialized_end=750
-  _globals['_QOSCLASS']._serialized_start=753
-  _globals['_QOSCLASS']._serialized_end=949
-  _globals['_UPDATEQOSREQUEST']._serialized_start=951
-  _globals['_UPDATEQOSREQUEST']._serialized_end=1039
-  _globals['_QOSCLASSUPDATE']._serialized_start=1041
-  _globals['_QOSCLASSUPDATE']._serialized_end=1139
-  _globals['_UPDATEQOSRESPONSE']._serialized_start=1141
-  _globals['_UPDATEQOSRESPONSE']._serialized_end=1194
-  _globals['_EDGEADMINSERVICE']._serialized_start=1197
-  _globals['_EDGEADMINSERVICE']._serialized_end=1640
+  _globals['_SENDNOTICEREQUEST']._serialized_end=551
+  _globals['_SENDNOTICERESPONSE']._serialized_start=553
+  _globals['_SENDNOTICERESPONSE']._serialized_end=598
+  _globals['_GETQOSREQUEST']._serialized_start=600
+  _globals['_GETQOSREQUEST']._serialized_end=615
+  _globals['_GETQOSRESPONSE']._serialized_start=617
+  _globals['_GETQOSRESPONSE']._serialized_end=667
+  _globals['_QOS']._serialized_start=669
+  _globals['_QOS']._serialized_end=755
+  _globals['_QOSCLASS']._serialized_start=758
+  _globals['_QOSCLASS']._serialized_end=954
+  _globals['_UPDATEQOSREQUEST']._serialized_start=956
+  _globals['_UPDATEQOSREQUEST']._serialized_end=1044
+  _globals['_QOSCLASSUPDATE']._serialized_start=1046
+  _globals['_QOSCLASSUPDATE']._serialized_end=1144
+  _globals['_UPDATEQOSRESPONSE']._serialized_start=1146
+  _globals['_UPDATEQOSRESPONSE']._serialized_end=1199
+  _globals['_DRAINREQUEST']._serialized_start=1201
+  _globals['_DRAINREQUEST']._serialized_end=1232
+  _globals['_DRAINRESPONSE']._serialized_start=1234
+  _globals['_DRAINRESPONSE']._serialized_end=1289
+  _globals['_EDGEADMINSERVICE']._serialized_start=1292
+  _globals['_EDGEADMINSERVICE']._serialized_end=1805
 # @@protoc_insertion_point(module_scope)

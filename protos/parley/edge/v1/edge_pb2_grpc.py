@@ -50,6 +50,11 @@ class EdgeAdminServiceStub:
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeRequest.SerializeToString,
                 response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeResponse.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/parley.edge.v1.EdgeAdminService/Drain',
+                request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.DrainRequest.SerializeToString,
+                response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.DrainResponse.FromString,
+                _registered_method=True)
         self.GetQos = channel.unary_unary(
                 '/parley.edge.v1.EdgeAdminService/GetQos',
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetQosRequest.SerializeToString,
@@ -88,6 +93,15 @@ class EdgeAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Takes no more clients, lets the texts that were accepted finish, says goodbye `draining` to everyone, and tells auth
+        and rooms; answers when everybody has gone or the time is over. The edge stays up without clients: its next start
+        takes them again. Idempotent. Errors: bad_request (grace_s).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetQos(self, request, context):
         """Shows the scheduler: targets, shares, what waits and what was done.
         """
@@ -119,6 +133,11 @@ def add_EdgeAdminServiceServicer_to_server(servicer, server):
                     servicer.SendNotice,
                     request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeRequest.FromString,
                     response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.DrainRequest.FromString,
+                    response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.DrainResponse.SerializeToString,
             ),
             'GetQos': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQos,
@@ -213,6 +232,33 @@ class EdgeAdminService:
             '/parley.edge.v1.EdgeAdminService/SendNotice',
             parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeRequest.SerializeToString,
             parley_dot_edge_dot_v1_dot_edge__pb2.SendNoticeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.edge.v1.EdgeAdminService/Drain',
+            parley_dot_edge_dot_v1_dot_edge__pb2.DrainRequest.SerializeToString,
+            parley_dot_edge_dot_v1_dot_edge__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

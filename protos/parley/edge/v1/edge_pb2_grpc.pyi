@@ -41,6 +41,11 @@ class EdgeAdminServiceStub:
     """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
     Errors: bad_request (not 1 to 4,000 characters of clean text).
     """
+    Drain: _grpc.UnaryUnaryMultiCallable[_edge_pb2.DrainRequest, _edge_pb2.DrainResponse]
+    """Takes no more clients, lets the texts that were accepted finish, says goodbye `draining` to everyone, and tells auth
+    and rooms; answers when everybody has gone or the time is over. The edge stays up without clients: its next start
+    takes them again. Idempotent. Errors: bad_request (grace_s).
+    """
     GetQos: _grpc.UnaryUnaryMultiCallable[_edge_pb2.GetQosRequest, _edge_pb2.GetQosResponse]
     """Shows the scheduler: targets, shares, what waits and what was done."""
     UpdateQos: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UpdateQosRequest, _edge_pb2.UpdateQosResponse]
@@ -58,6 +63,11 @@ class EdgeAdminServiceAsyncStub(EdgeAdminServiceStub):
     SendNotice: _aio.UnaryUnaryMultiCallable[_edge_pb2.SendNoticeRequest, _edge_pb2.SendNoticeResponse]  # type: ignore[assignment]
     """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
     Errors: bad_request (not 1 to 4,000 characters of clean text).
+    """
+    Drain: _aio.UnaryUnaryMultiCallable[_edge_pb2.DrainRequest, _edge_pb2.DrainResponse]  # type: ignore[assignment]
+    """Takes no more clients, lets the texts that were accepted finish, says goodbye `draining` to everyone, and tells auth
+    and rooms; answers when everybody has gone or the time is over. The edge stays up without clients: its next start
+    takes them again. Idempotent. Errors: bad_request (grace_s).
     """
     GetQos: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetQosRequest, _edge_pb2.GetQosResponse]  # type: ignore[assignment]
     """Shows the scheduler: targets, shares, what waits and what was done."""
@@ -91,6 +101,17 @@ class EdgeAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_edge_pb2.SendNoticeResponse, _abc.Awaitable[_edge_pb2.SendNoticeResponse]]:
         """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
         Errors: bad_request (not 1 to 4,000 characters of clean text).
+        """
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _edge_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.DrainResponse, _abc.Awaitable[_edge_pb2.DrainResponse]]:
+        """Takes no more clients, lets the texts that were accepted finish, says goodbye `draining` to everyone, and tells auth
+        and rooms; answers when everybody has gone or the time is over. The edge stays up without clients: its next start
+        takes them again. Idempotent. Errors: bad_request (grace_s).
         """
 
     @_abc_1.abstractmethod

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from parley.auth.v1 import auth_pb2
 from parley.edge.v1 import edge_pb2
 from parley.metrics.v1 import metrics_pb2
+from parley.process.v1 import process_pb2
 from parley.rooms.v1 import rooms_pb2
 
 from client.admin.arguments import parser
@@ -30,6 +31,7 @@ SERVICES = {
         (rooms_pb2, "RoomsAdminService"),
         (edge_pb2, "EdgeAdminService"),
         (metrics_pb2, "MetricsService"),
+        (process_pb2, "ProcessAdminService"),
     )
 }
 CREATED = 1_800_000_000_000
@@ -224,6 +226,7 @@ def test_unlocking(operator: Operator) -> None:
         ("accounts", "set-password", "a"),
         ("rooms", "remove-member", "r", "a"),
         ("disconnect", "7"),
+        ("drain", "edge-1"),
     ],
 )
 @pytest.mark.parametrize(("answer", "said"), [("no", "Nothing was done"), ("", "Nothing was done"), (None, "--yes")])
@@ -344,6 +347,50 @@ def test_an_edge_that_is_not_there(operator: Operator) -> None:
         operator.start("qos", "show", "--edge", "edge-9").result(10)
 
 
+def test_all_processes_are_listed(operator: Operator) -> None:
+    running = operator.start("processes")
+    for name in ("edge-1", "edge-2", "auth-1", "rooms-1", "metrics-1"):
+        process = process_pb2.Process(name=name, pid=7, cpu_s=1.5, resident_bytes=80_500_000, log_level="info")
+        response = process_pb2.GetProcessResponse(process=process)
+        operator.serve("ProcessAdminService", "GetProcess", response, process=name)
+    lines = running.result(10).splitlines()
+    assert len(lines) == 6
+    assert lines[1].split() == ["edge-1", "7", "1.5", "80.5", "info"]
+
+
+@pytest.mark.parametrize(("named", "asked"), [("edge", ("edge-1", "edge-2")), ("auth-1", ("auth-1",))])
+def test_the_log_level_of_a_service_or_a_process_is_changed(
+    operator: Operator, named: str, asked: tuple[str, ...]
+) -> None:
+    running = operator.start("log-level", "debug", named, "--json")
+    for name in asked:
+        response = process_pb2.SetLogLevelResponse(process=process_pb2.Process(name=name, log_level="debug"))
+        request = operator.serve("ProcessAdminService", "SetLogLevel", response, process=name)
+        assert request.log_level == "debug"
+    assert [row["name"] for row in json.loads(running.result(10))] == list(asked)
+
+
+def test_a_process_that_is_not_there(operator: Operator) -> None:
+    with pytest.raises(AdminError, match="running: edge-1, edge-2, auth-1"):
+        operator.start("processes", "edge-3").result(10)
+
+
+def test_a_notice_goes_to_every_edge(operator: Operator) -> None:
+    running = operator.start("notice", "down at ten")
+    for edge, count in (("edge-1", 2), ("edge-2", 3)):
+        response = edge_pb2.SendNoticeResponse(recipient_count=count)
+        assert operator.serve("EdgeAdminService", "SendNotice", response, process=edge).text == "down at ten"
+    assert running.result(10) == "Shown to 5.\n"
+
+
+def test_one_edge_is_drained(operator: Operator) -> None:
+    operator.answer = "yes"
+    running = operator.start("drain", "edge-2", "--grace", "9")
+    response = edge_pb2.DrainResponse(told_count=4, left_count=1)
+    assert operator.serve("EdgeAdminService", "Drain", response, process="edge-2").grace_s == 9
+    assert "Told goodbye: 4; still there: 1." in running.result(10)
+
+
 def test_statistics_and_graphs(operator: Operator) -> None:
     response = metrics_pb2.GetStatisticsResponse(timestamp_ms=CREATED, values={"b": 0.1 + 0.2, "a": 5})
     running = operator.start("stats")
@@ -400,6 +447,11 @@ def test_options_may_stand_before_or_behind_the_command() -> None:
         ["qos", "set", "--share", "low=0"],
         ["qos", "set", "--share", "low"],
         ["connections", "close"],
+        ["drain"],
+        ["drain", "edge-1", "--grace", "0"],
+        ["drain", "edge-1", "--grace", "nan"],
+        ["log-level", "loud"],
+        ["notice"],
         ["accounts", "list", "--limit", "0"],
     ],
 )
