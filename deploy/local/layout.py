@@ -63,6 +63,11 @@ class Layout:
         return self.run / "lock"
 
     @property
+    def prometheus_targets(self) -> Path:
+        """What Prometheus is to scrape."""
+        return self.run / "prometheus.json"
+
+    @property
     def stack_file(self) -> Path:
         """Tells other programs of the stack that is up."""
         return self.run / "stack.json"

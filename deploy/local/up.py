@@ -56,6 +56,7 @@ async def _run(options: Options, layout: Layout, home_lock: lock.HomeLock) -> No
 
     def write_stack_file(entries: list[stack_file.Entry]) -> None:
         stack_file.write(layout.stack_file, client_ca=paths.client_ca, grpc_ca=paths.grpc_ca, entries=entries)
+        stack_file.write_targets(layout.prometheus_targets, entries)
 
     say = journal.Journal(layout.server_log).say
     supervisor = Supervisor(specs, lock=home_lock.descriptor, say=say, write_stack_file=write_stack_file)

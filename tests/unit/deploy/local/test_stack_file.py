@@ -34,3 +34,19 @@ def test_is_replaced_in_one_step_and_stays_private(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["processes"] == []
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["stack.json"]
+
+
+def test_targets_are_in_the_form_of_file_sd(tmp_path: Path) -> None:
+    path = tmp_path / "prometheus.json"
+    path.write_text("old")
+    entries = [
+        Entry(name="metrics-1", pid=10, grpc="127.0.0.1:1", prometheus="127.0.0.1:2"),
+        Entry(name="edge-12", pid=11, grpc="127.0.0.1:3", prometheus="[::1]:4", client_port=8888),
+    ]
+    stack_file.write_targets(path, entries)
+    assert json.loads(path.read_text()) == [
+        {"targets": ["127.0.0.1:2"], "labels": {"service": "metrics", "process": "metrics-1"}},
+        {"targets": ["[::1]:4"], "labels": {"service": "edge", "process": "edge-12"}},
+    ]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["prometheus.json"]
