@@ -44,8 +44,8 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
     clock, tasks = SystemClock(), TaskSet()
     telemetry = Telemetry(config, "rooms")
     counts = RoomsCounts(telemetry.counters)
-    migrate(config.url, _MIGRATIONS)
-    database = Database(config.url, on_commit=counts.on_commit)
+    migrate(config.url, _MIGRATIONS, access=config.access)
+    database = Database(config.url, access=config.access, on_commit=counts.on_commit)
     contents = LocalContents(config.files_path)
     bus = LocalBus()
     try:

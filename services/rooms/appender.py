@@ -7,6 +7,9 @@ have no gaps because they are given here, in the transaction that stores them, t
 A key is stored once for each sender and room. Nearly always a batch holds no key that was stored before, so it is
 inserted as if that were sure; only when the count of rows says otherwise it is taken back and done again with a look
 at every key. The statements are plain SQL on the driver's cursor: compiling and wrapping costs more than storing.
+
+Where several instances write to one database (PostgreSQL) the rows of the rooms are locked as they are read, always in
+the same order: a number is given by one instance at a time, and no two can wait for each other.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.common.wire.codes import ErrorCode
 from services.common.wire.limits import MAX_TEXT_CHARS
+from services.rooms.appender_sql import SQLITE
 from services.rooms.messages import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from services.rooms.appender_sql import Statements
     from services.rooms.messages import Publish
 
 KEY_CHARS_MAX: Final = 80
@@ -27,22 +32,6 @@ KEY_CHARS_MAX: Final = 80
 
 # Each entry is two short strings' worth of pointers: some 20 MB at most. Past it the cache starts anew.
 _CACHED_MEMBERS_MAX: Final = 200_000
-# Rooms in one SELECT; SQLite takes up to 32,766 variables.
-_ROOMS_CHUNK: Final = 256
-
-_SELECT_ROOMS: Final = (
-    "SELECT room_id, number, epoch, last_seq, last_sent_at_ms, members_version, is_private FROM rooms WHERE room_id IN "
-)
-_SELECT_MEMBER: Final = "SELECT 1 FROM members WHERE room_number = ? AND user_id = ?"
-_SELECT_KEY: Final = "SELECT seq, sent_at_ms, text FROM messages WHERE room_number = ? AND key = ? AND sender_id = ?"
-_INSERT: Final = (
-    "INSERT INTO messages (room_number, seq, sender_id, username, text, sent_at_ms, key) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (room_number, key, sender_id) DO NOTHING"
-)
-_DELETE_BEHIND: Final = "DELETE FROM messages WHERE room_number = ? AND seq > ?"
-_SELECT_WHOLE: Final = "SELECT 1 FROM files WHERE file_id = ? AND state = 'whole'"
-_UPDATE_FILE: Final = "UPDATE files SET state = 'posted', seq = ?, changed_at_ms = ? WHERE file_id = ?"
-_UPDATE_ROOM: Final = "UPDATE rooms SET last_seq = ?, last_sent_at_ms = ? WHERE number = ?"
 
 
 class _Room:
@@ -62,7 +51,10 @@ class _Room:
 class Appender:
     """The `handle_batch` of the log's writer. `now` gives Unix seconds; `on_batch` is told how many were published."""
 
-    def __init__(self, now: Callable[[], float], on_batch: Callable[[int], None]) -> None:
+    def __init__(
+        self, now: Callable[[], float], on_batch: Callable[[int], None], statements: Statements = SQLITE
+    ) -> None:
+        self._sql = statements
         self._now = now
         self._on_batch = on_batch
         # room number -> (state of its members, who is known to be one in that state)
@@ -85,10 +77,12 @@ class Appender:
                 if publish.file is not None and outcome.code is None and not outcome.is_duplicate
             ]
             if posted:
-                cursor.executemany(_UPDATE_FILE, posted)
+                cursor.executemany(self._sql.update_file, posted)
             touched = [room for room in rooms.values() if room.seq != room.before_seq]
             if touched:
-                cursor.executemany(_UPDATE_ROOM, [(room.seq, room.sent_at_ms, room.number) for room in touched])
+                cursor.executemany(
+                    self._sql.update_room, [(room.seq, room.sent_at_ms, room.number) for room in touched]
+                )
         finally:
             cursor.close()
         if len(items) == 1:
@@ -103,12 +97,8 @@ class Appender:
         if self._cached_count > _CACHED_MEMBERS_MAX:
             self._members.clear()
             self._cached_count = 0
-        for start in range(0, len(wanted), _ROOMS_CHUNK):
-            chunk = wanted[start : start + _ROOMS_CHUNK]
-            # Padded to a power of two, so that the driver finds the few statements that there are in its cache.
-            chunk += [chunk[0]] * ((1 << (len(chunk) - 1).bit_length()) - len(chunk))
-            cursor.execute(f"{_SELECT_ROOMS}({', '.join('?' * len(chunk))})", chunk)
-            for room_id, number, epoch, seq, sent_at_ms, version, is_private in cursor.fetchall():
+        for chunk in self._sql.select_rooms(cursor, wanted):
+            for room_id, number, epoch, seq, sent_at_ms, version, is_private in chunk:
                 known = self._members.get(number)
                 if known is None or known[0] != version:
                     known = self._members[number] = (version, set())
@@ -126,6 +116,7 @@ class Appender:
                 or publish.user_id not in room.members
                 or not 0 < len(publish.key) <= KEY_CHARS_MAX
                 or len(publish.text) > MAX_TEXT_CHARS
+                or "\0" in publish.text
                 or publish.file is not None
             ):
                 refusal = self._refusal(cursor, publish, room)
@@ -137,14 +128,12 @@ class Appender:
             user_id = publish.user_id
             rows.append((room.number, seq, user_id, publish.username, publish.text, room.sent_at_ms, publish.key))
             outcomes.append(Outcome(room.epoch, seq, room.sent_at_ms))
-        if rows:
-            cursor.executemany(_INSERT, rows)
-            if cursor.rowcount != len(rows):
-                touched = [room for room in rooms.values() if room.seq != room.before_seq]
-                cursor.executemany(_DELETE_BEHIND, [(room.number, room.before_seq) for room in touched])
-                for room in touched:
-                    room.seq = room.before_seq
-                return None
+        if rows and self._sql.insert_messages(cursor, rows) != len(rows):
+            touched = [room for room in rooms.values() if room.seq != room.before_seq]
+            cursor.executemany(self._sql.delete_behind, [(room.number, room.before_seq) for room in touched])
+            for room in touched:
+                room.seq = room.before_seq
+            return None
         return outcomes
 
     def _store_each(self, cursor: Any, publishes: Sequence[Publish], rooms: dict[str, _Room]) -> list[Outcome]:
@@ -155,13 +144,13 @@ class Appender:
             outcome = self._refusal(cursor, publish, room)
             if outcome is None:
                 assert room is not None, "a publish to an unknown room is refused"
-                outcome = _earlier(cursor, publish, room)
+                outcome = _earlier(self._sql, cursor, publish, room)
             if outcome is None:
                 assert room is not None, "a publish to an unknown room is refused"
                 seq = room.seq + 1
                 outcome = Outcome(room.epoch, seq, room.sent_at_ms)
                 row = (room.number, seq, publish.user_id, publish.username, publish.text, room.sent_at_ms, publish.key)
-                cursor.execute(_INSERT, row)
+                self._sql.insert_messages(cursor, [row])
                 room.seq = seq
             outcomes.append(outcome)
         return outcomes
@@ -172,15 +161,15 @@ class Appender:
         Who is no member any more may still be asking about a message that was stored while they were one: to call
         that refused would be a lie.
         """
-        if not 0 < len(publish.key) <= KEY_CHARS_MAX:
+        if not 0 < len(publish.key) <= KEY_CHARS_MAX or "\0" in publish.text:  # which PostgreSQL cannot hold
             return Outcome(code=ErrorCode.BAD_REQUEST)
         if len(publish.text) > MAX_TEXT_CHARS:
             return Outcome(code=ErrorCode.TOO_LARGE)
         if room is None:
             return Outcome(code=ErrorCode.NO_SUCH_ROOM)
         if self._is_member(cursor, room, publish.user_id):
-            return None if publish.file is None else _file_refusal(cursor, publish, room)
-        earlier = _earlier(cursor, publish, room)
+            return None if publish.file is None else _file_refusal(self._sql, cursor, publish, room)
+        earlier = _earlier(self._sql, cursor, publish, room)
         if earlier is not None and earlier.is_duplicate:
             return earlier
         return Outcome(code=ErrorCode.NO_SUCH_ROOM if room.is_private else ErrorCode.NOT_A_MEMBER)
@@ -188,7 +177,7 @@ class Appender:
     def _is_member(self, cursor: Any, room: _Room, user_id: str) -> bool:
         if user_id in room.members:
             return True
-        cursor.execute(_SELECT_MEMBER, (room.number, user_id))
+        cursor.execute(self._sql.select_member, (room.number, user_id))
         if cursor.fetchone() is None:
             return False
         room.members.add(user_id)
@@ -196,19 +185,19 @@ class Appender:
         return True
 
 
-def _file_refusal(cursor: Any, publish: Publish, room: _Room) -> Outcome | None:
+def _file_refusal(sql: Statements, cursor: Any, publish: Publish, room: _Room) -> Outcome | None:
     """A file is posted once, and only while its content is whole: it may have been given up in the meantime."""
     assert publish.file is not None, "only messages with a file come here"
-    earlier = _earlier(cursor, publish, room)
+    earlier = _earlier(sql, cursor, publish, room)
     if earlier is not None:
         return earlier
-    cursor.execute(_SELECT_WHOLE, (publish.file.file_id,))
+    cursor.execute(sql.select_whole, (publish.file.file_id,))
     return Outcome(code=ErrorCode.NO_SUCH_FILE) if cursor.fetchone() is None else None
 
 
-def _earlier(cursor: Any, publish: Publish, room: _Room) -> Outcome | None:
+def _earlier(sql: Statements, cursor: Any, publish: Publish, room: _Room) -> Outcome | None:
     """What an earlier publish with the same key has left: the same message, or a conflict with another one."""
-    cursor.execute(_SELECT_KEY, (room.number, publish.key, publish.user_id))
+    cursor.execute(sql.select_key, (room.number, publish.key, publish.user_id))
     row = cursor.fetchone()
     if row is None:
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.config import ServiceConfig
+from services.common.db import PostgresAccess
 from services.rooms.files.rules import FileLimits
 from services.rooms.presence import CROWD, GRACE_S
 
@@ -14,11 +15,14 @@ from services.rooms.presence import CROWD, GRACE_S
 class RoomsConfig(ServiceConfig):
     """Configuration of a rooms instance (`[rooms]`, `PARLEY_ROOMS_…`).
 
-    `database_url` is SQLAlchemy's; left out, it is the file `data/rooms.db` in the home.
+    `database_url` is SQLAlchemy's, without a password, which is in `database_password_file`; left out, it is the file
+    `data/rooms.db` in the home. `database_ca_file` makes PostgreSQL prove who it is.
     """
 
     name: str = "rooms-1"
     database_url: str | None = None
+    database_password_file: Path | None = None
+    database_ca_file: Path | None = None
 
     rooms_per_owner_max: int = 100
     """One person cannot fill the list of rooms; a community that needs more has several owners."""
@@ -117,6 +121,13 @@ class RoomsConfig(ServiceConfig):
     def url(self) -> str:
         """Where the database is."""
         return self.database_url or f"sqlite:///{self.home / 'data' / 'rooms.db'}"
+
+    @property
+    def access(self) -> PostgresAccess:
+        """What a PostgreSQL URL leaves out."""
+        return PostgresAccess(
+            schema="rooms", name=self.name, password_file=self.database_password_file, ca_file=self.database_ca_file
+        )
 
     @property
     def is_shared(self) -> bool:

@@ -15,6 +15,7 @@ from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.rooms.appender import Appender
+from services.rooms.appender_sql import POSTGRES, SQLITE
 from services.rooms.messages import File, Head, Message, Outcome, runs
 from services.rooms.store import find_room_of_member
 from services.rooms.tables import files, messages, rooms
@@ -92,7 +93,9 @@ class MessageLog:
         self._counts = counts
         self._pending_max = pending_max
         self._pending = 0
-        self._writer = database.writer(Appender(clock.now, counts.batch_size.observe))
+        self._writer = database.writer(
+            Appender(clock.now, counts.batch_size.observe, POSTGRES if database.is_postgres else SQLITE)
+        )
         self._last: asyncio.Future[list[Outcome]] | None = None
 
     @property

@@ -189,10 +189,20 @@ def join_room(
     room = find_room(connection, reference, user_id)
     if room.role is not None:
         return room, False
+    room = _lock(connection, room, user_id)
+    if room.role is not None:
+        return room, False
     _check_joined(connection, user_id, joined_max)
     role = rules.role_of_newcomer(member_count=room.member_count)
     _add_member(connection, room, user_id, username, role=role, now_ms=now_ms, version=version)
     return find_room(connection, room.room_id, user_id), True
+
+
+def _lock(connection: Connection, room: RoomRecord, user_id: str | None) -> RoomRecord:
+    """The room as it is when other instances can no longer change it or its members, until the transaction ends."""
+    locked = select(rooms.c.number).where(rooms.c.number == room.number).with_for_update(key_share=True)
+    connection.execute(locked)
+    return find_room(connection, room.room_id, user_id)
 
 
 def _check_joined(connection: Connection, user_id: str, joined_max: int) -> None:
@@ -222,6 +232,7 @@ def leave_room(
     connection: Connection, reference: str, *, user_id: str, version: int, now_ms: int, boot_id: str = ""
 ) -> Ended:
     """Ends the person's membership. Raises ParleyError no_such_room, not_a_member."""
+    _lock(connection, find_room_of_member(connection, reference, user_id), user_id)
     room = find_room_of_member(connection, reference, user_id)
     found = connection.execute(select(members.c.username).where(*_is_member(room, user_id))).scalar_one()
     member = MemberRecord(user_id, found, room.role or MEMBER)
@@ -230,7 +241,7 @@ def leave_room(
 
 def remove_member(connection: Connection, reference: str, *, username: str, version: int, now_ms: int) -> Ended:
     """Ends the membership of the person of that name. Raises ParleyError no_such_room, not_a_member."""
-    room = find_room(connection, reference, None)
+    room = _lock(connection, find_room(connection, reference, None), None)
     query = select(members.c.user_id, members.c.username, members.c.role)
     names = {username, unicodedata.normalize("NFC", username.casefold())}  # stored names are folded
     row = connection.execute(

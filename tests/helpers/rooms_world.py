@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.common.clock import FakeClock
 from services.common.counters import Counters
-from services.common.db import Database, migrate
+from services.common.db import Database, PostgresAccess, migrate
 from services.common.tasks import TaskSet
 from services.rooms import directory as directory_module
 from services.rooms.attendance import Attendance
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
 MIGRATIONS = Path(directory_module.__file__).with_name("migrations")
+ACCESS = PostgresAccess(schema="rooms")
 _numbers = itertools.count(1)
 
 
@@ -166,13 +167,14 @@ async def rooms_world(
     owned_max: int = 100,
     joined_max: int = 500,
     crowd: int = 100,
+    url: str = "",
     **options: Any,
 ) -> AsyncIterator[RoomsWorld]:
-    """`options` go to Database."""
-    url = f"sqlite:///{folder / 'rooms.db'}"
-    migrate(url, MIGRATIONS)
+    """`url` is of PostgreSQL, or left out for a file; `options` go to Database."""
+    url = url or f"sqlite:///{folder / 'rooms.db'}"
+    migrate(url, MIGRATIONS, access=ACCESS)
     counts = RoomsCounts(Counters())
-    database = Database(url, on_commit=counts.on_commit, **options)
+    database = Database(url, access=ACCESS, on_commit=counts.on_commit, **options)
     clock = FakeClock()
     bus = LocalBus()
     tasks = TaskSet()

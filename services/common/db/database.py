@@ -58,6 +58,7 @@ class Database:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="db-reader")
         self._places = threading.BoundedSemaphore(READS_WAITING_MAX)
         self._closed = False
+        self.is_postgres = self._write_engine.dialect.name == "postgresql"
 
     def submit(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Queues `work` for the writer; the future has its result once that is committed and synced.

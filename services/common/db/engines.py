@@ -12,6 +12,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -112,6 +113,9 @@ def is_storage_failure(error: BaseException) -> bool:
     if isinstance(error, PoolTimeoutError):
         return True
     if not isinstance(error, DBAPIError):
+        # The driver's own, where statements go to its cursor.
+        if isinstance(error, psycopg.Error):
+            return is_postgres_failure(error)
         return isinstance(error, sqlite3.Error) and _has_storage_code(error)
     if isinstance(error.orig, sqlite3.Error):
         return _has_storage_code(error.orig)

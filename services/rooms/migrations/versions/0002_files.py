@@ -14,23 +14,30 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# Compared and ordered byte by byte, whatever the database's language; SQLite does so by itself.
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def _string(length: int) -> sa.String:
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "files",
         sa.Column("number", sa.Integer, primary_key=True),
-        sa.Column("file_id", sa.String(32), nullable=False),
+        sa.Column("file_id", _string(32), nullable=False),
         sa.Column("room_number", sa.Integer, nullable=False),
-        sa.Column("user_id", sa.String(16), nullable=False),
-        sa.Column("username", sa.Text, nullable=False),
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("mime", sa.Text, nullable=False),
+        sa.Column("user_id", _string(16), nullable=False),
+        sa.Column("username", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("mime", _TEXT, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
-        sa.Column("sha256", sa.String(64), nullable=False),
-        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("sha256", _string(64), nullable=False),
+        sa.Column("state", _string(8), nullable=False),
         sa.Column("seq", sa.BigInteger),
         sa.Column("changed_at_ms", sa.BigInteger, nullable=False),
-        sa.Column("transfer_id", sa.String(32), nullable=False),
+        sa.Column("transfer_id", _string(32), nullable=False),
         sa.Column("piece_bytes", sa.Integer, nullable=False),
         sa.UniqueConstraint("file_id", name="uq_files_file_id"),
     )
@@ -41,7 +48,7 @@ def upgrade() -> None:
     op.create_index("ix_files_state_changed", "files", ["state", "changed_at_ms"])
     op.create_table(
         "contents",
-        sa.Column("sha256", sa.String(64), primary_key=True),
+        sa.Column("sha256", _string(64), primary_key=True),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("is_removing", sa.Boolean(create_constraint=False), nullable=False),
     )
