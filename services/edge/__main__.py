@@ -19,19 +19,18 @@ from services.edge.allocator import keep_large_blocks_apart, spare_the_old
 from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
+from services.edge.files.backends import GrpcFiles, open_files_channel
 from services.edge.listener import server_context
 from services.edge.routed_rooms import RoutedRooms
 from services.edge.routes import Routes
 
 _ALLOW: Final = {"parley.edge.v1.EdgeAdminService": frozenset({"admin"})}
 
-_BOOT_ID_BYTES: Final = 8
-
 
 async def serve(config: EdgeConfig, stop: Stop) -> None:
     """Builds the service, serves until `stop`, and takes it down in order."""
     keep_large_blocks_apart()
-    boot_id = secrets.token_hex(_BOOT_ID_BYTES)
+    boot_id = secrets.token_hex(8)
     telemetry = Telemetry(config, "edge")
     auth_channel = open_channel(config.auth_target, config=config, server="auth", idempotent_methods=AUTH_IDEMPOTENT)
     rooms_channels = {
@@ -43,6 +42,7 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         for target, channel in rooms_channels.items()
     }
     routes = Routes(config.rooms_targets)
+    files_channel = open_files_channel(config)
     edge = Edge(
         config,
         auth=GrpcAuth(
@@ -53,6 +53,7 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
             login_timeout_s=config.login_call_timeout_s,
         ),
         rooms=RoutedRooms(rooms, routes, SystemClock()),
+        files=GrpcFiles(files_channel, timeout_s=config.call_timeout_s),
         open_stream=lambda target: rooms[target].open_stream(),
         context=_client_tls(config),
         counters=telemetry.counters,
@@ -81,9 +82,8 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         await asyncio.wait([stopping, working])
         await edge.close()
         await server.stop(0)
-        for channel in rooms_channels.values():
+        for channel in (files_channel, *rooms_channels.values(), auth_channel):
             await channel.close()
-        await auth_channel.close()
         await telemetry.shutdown()
 
 

@@ -30,6 +30,10 @@ _POSITIVE: Final = (
     "publish_timeout_s",
     "call_timeout_s",
     "login_call_timeout_s",
+    "max_file_bytes",
+    "files_per_connection_max",
+    "files_max",
+    "file_idle_timeout_s",
 )
 _NOT_NEGATIVE: Final = (
     "connections_max",
@@ -94,8 +98,13 @@ class EdgeConfig(ServiceConfig):
     login_call_timeout_s: float = 15.0
 
     drain_spread_s: float = 2.0  # clients come back spread over this time
-    max_file_bytes: int = 104_857_600
+
+    # Files. An upload takes up to a window and 1 MiB here, a download 1 MiB.
+    max_file_bytes: int = 104_857_600  # what clients are told before rooms has said its own limit
     file_window_bytes: int = 1_048_576
+    files_per_connection_max: int = 8  # each way at one time
+    files_max: int = 64
+    file_idle_timeout_s: float = 60.0  # a transfer in which nothing moves makes room for another
 
     classes: dict[QosClass, ClassSettings] = field(init=False)
 
@@ -109,6 +118,8 @@ class EdgeConfig(ServiceConfig):
                 raise ValueError(f"{key}: must be 0 to {_RATE_MAX}")
         if not CONCURRENCY_MIN <= self.concurrency <= CONCURRENCY_MAX:
             raise ValueError(f"concurrency: must be {CONCURRENCY_MIN} to {CONCURRENCY_MAX}")
+        if self.file_window_bytes < limits.MAX_CHUNK_BYTES:
+            raise ValueError(f"file_window_bytes: must be {limits.MAX_CHUNK_BYTES} or more, a chunk")
         if self.idle_timeout_s <= self.heartbeat_s:
             raise ValueError("idle_timeout_s: must be above heartbeat_s, or every client is idle")
         if not 1 <= len(self.rooms_targets) <= _ROOMS_MAX or len(set(self.rooms_targets)) < len(self.rooms_targets):

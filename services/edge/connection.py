@@ -20,7 +20,7 @@ from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text
 from services.edge.hub import Subscriber
 from services.edge.ports import Room
 from services.edge.qos.classes import QosClass
-from services.edge.replies import encode, goodbye
+from services.edge.replies import OVERLOADED, TOO_LARGE, encode, goodbye
 from services.edge.sender import Sender
 from services.edge.session import Phase, Session
 from services.edge.shared import Shared
@@ -34,9 +34,6 @@ _READ_BYTES: Final = 65_536
 _BUFFER: Final = memoryview(bytearray(_READ_BYTES))
 
 _HIGH: Final = QosClass.HIGH
-
-_TOO_LARGE: Final = "the answer is too large to be sent"
-_OVERLOADED: Final = "the server has too much to do; try again in a moment"
 
 _log = get_logger(__name__)
 
@@ -96,6 +93,11 @@ class Connection(asyncio.BufferedProtocol):
     def version(self) -> int:
         """The protocol version, 0 before the first frame."""
         return self._session.version
+
+    @property
+    def session(self) -> Session:
+        """What the client may do now."""
+        return self._session
 
     @property
     def user(self) -> User | None:
@@ -185,7 +187,7 @@ class Connection(asyncio.BufferedProtocol):
         now = self._shared.clock.monotonic()
         if isinstance(reply, Reply):
             self.reply(reply)
-        else:
+        elif reply:  # some version-1 requests are answered by silence
             self._sender.post((reply, command.qos_class, None, 0))
         self._shared.traffic.request_duration.observe(now - command.received_at)
         if self._session.is_barrier(command.request):
@@ -337,14 +339,13 @@ class Connection(asyncio.BufferedProtocol):
         if retry_after_s is None:
             self._shared.traffic.texts_received.add()
         else:
-            self.text_refused(text, ErrorCode.OVERLOADED, _OVERLOADED, retry_after_s, now)
+            self.text_refused(text, ErrorCode.OVERLOADED, OVERLOADED, retry_after_s, now)
 
     def _offer_command(self, command: Command, now: float) -> None:
         command.connection = self
-        retry_after_s = self._shared.pump.offer_command(command, now)
-        if retry_after_s is not None:
+        if (retry_after_s := self._shared.pump.offer_command(command, now)) is not None:
             reply = failure(
-                command.request.type, command.re, ErrorCode.OVERLOADED, _OVERLOADED, retry_after_s=retry_after_s
+                command.request.type, command.re, ErrorCode.OVERLOADED, OVERLOADED, retry_after_s=retry_after_s
             )
             self.complete(command, reply)
 
@@ -356,7 +357,7 @@ class Connection(asyncio.BufferedProtocol):
             data = self._encode(reply)
         except ValueError:  # it would pass the frame's limit: the client is still owed an answer
             _log.exception("reply too large", reply=reply.type, connection_id=self.id)
-            data = self._encode(failure(None, reply.re, ErrorCode.INTERNAL, _TOO_LARGE))
+            data = self._encode(failure(None, reply.re, ErrorCode.INTERNAL, TOO_LARGE))
         self._sender.post((data, reply.lane, None, 0))
 
     def _encode(self, reply: Reply) -> bytes:

@@ -12,6 +12,7 @@ from functools import partial
 
 from services.common.clock import Clock
 from services.edge.config import EdgeConfig
+from services.edge.connection import Connection
 from services.edge.decisions import Command
 from services.edge.flusher import Flusher
 from services.edge.hub import Hub
@@ -26,7 +27,8 @@ class Core:
     """Pump, publisher, hub and flusher. `bell` is rung when the feed has something to write.
 
     With several rooms instances there are several publishers, and bells, in `instances`; `publisher` is all of them.
-    `start_command(command, done)` begins a command; `number` gives the ids of version-1 frames.
+    `start_command(command, done)` begins a command, `number` gives the ids of version-1 frames, `send_file` brings a
+    file to a version-1 connection.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Core:
         config: EdgeConfig,
         *,
         start_command: Callable[[Command, Callable[[], None]], object],
+        send_file: Callable[[Connection, str, str, str], object],
         traffic: Traffic,
         number: Callable[[], int],
         clock: Clock,
@@ -43,7 +46,13 @@ class Core:
         self._clock = clock
         self.call_soon = asyncio.get_running_loop().call_soon
         self.bell = asyncio.Event()
-        self.hub = Hub(wake=self._wake_flusher, wake_feed=self._wake_feeds, number=number, delivered=traffic.delivered)
+        self.hub = Hub(
+            wake=self._wake_flusher,
+            wake_feed=self._wake_feeds,
+            number=number,
+            delivered=traffic.delivered,
+            send_file=send_file,
+        )
         self.flusher = Flusher(
             call_soon=self.call_soon, deliver=self._deliver, frames=traffic.frames_sent, bytes_=traffic.bytes_sent
         )

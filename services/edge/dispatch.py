@@ -57,19 +57,21 @@ class Dispatcher:
         return Reply(answer.type, answer.data, command.re, answer.room_id, command.qos_class)
 
 
+def shown_message(error: ParleyError) -> str:
+    """What people are told of a failure; what gRPC says to operators is not for them."""
+    return _UNANSWERED.get(error.code, _INTERNAL) if "status" in error.details else error.message
+
+
 def refusal(command: Command, error: ParleyError) -> Reply:
-    """The reply to a command that was refused; what gRPC says to operators is not shown to people."""
-    message = error.message
+    """The reply to a command that was refused."""
     details: dict[str, Any] = {}
-    if "status" in error.details:
-        message = _UNANSWERED.get(error.code, _INTERNAL)
     if since_ms := error.details.get("since-ms"):
         details["since"] = iso_time(int(since_ms) / 1000)
     return failure(
         command.request.type,
         command.re,
         error.code,
-        message,
+        shown_message(error),
         retry_after_s=error.retry_after_s,
         details=details,
         lane=command.qos_class,

@@ -25,6 +25,9 @@ from services.edge.directory import Directory
 from services.edge.dispatch import Dispatcher
 from services.edge.feed import Feed, Stream
 from services.edge.feeds import Feeds
+from services.edge.files.desk import FileRules, Places
+from services.edge.files.handlers import FileHandlers
+from services.edge.files.ports import FilesBackend
 from services.edge.handlers import Handlers
 from services.edge.leases import Leases
 from services.edge.listener import Listener
@@ -65,6 +68,7 @@ class Edge:
         *,
         auth: AuthBackend,
         rooms: RoomsBackend,
+        files: FilesBackend,
         open_stream: Callable[[str], Stream],
         context: ssl.SSLContext,
         counters: Counters,
@@ -79,9 +83,12 @@ class Edge:
         self._departures = Departures(auth, rooms, clock)
         traffic = Traffic(counters)
         number = itertools.count(1).__next__
+        rules = _rules(config)
+        self._files = FileHandlers(_file_rules(config, files, self._tasks, traffic, clock), rules.server_info)
         self._core = Core(
             config,
             start_command=self._start_command,
+            send_file=self._files.relay,
             traffic=traffic,
             number=number,
             clock=clock,
@@ -89,16 +96,10 @@ class Edge:
             routes=routes or Routes(config.rooms_targets),
         )
         replays = Replays(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock)
-        handlers = Handlers(auth=auth, rooms=rooms, departures=self._departures, replays=replays, clock=clock)
-        self._dispatcher = Dispatcher(handlers, self._tasks)
-        shared = self._share(traffic, number)
-        self._listener = Listener(
-            shared,
-            address=config.client_listen,
-            context=context,
-            handshake_s=config.handshake_timeout_s,
-            tasks=self._tasks,
-        )
+        commands = partial(Handlers, auth=auth, rooms=rooms, departures=self._departures, replays=replays, clock=clock)
+        self._dispatcher = Dispatcher(commands(files=self._files.table), self._tasks)
+        shared = self._share(rules, traffic, number)
+        self._listener = self._make_listener(shared, context)
         make_feed = partial(
             Feed,
             edge_name=config.name,
@@ -130,6 +131,7 @@ class Edge:
             vital.create_task(self._departures.run(), name="departures")
             vital.create_task(self._sweep.run(), name="sweep")
             vital.create_task(self._loop_watch.run(), name="loop watch")
+            vital.create_task(self._files.learn_limits(), name="limits of files")
 
     async def drain(self, grace_s: float) -> None:
         """Accept nothing more, finish the texts that were accepted, say goodbye, and tell auth and rooms.
@@ -160,10 +162,10 @@ class Edge:
         while not is_done() and self._clock.monotonic() < until:
             await self._clock.sleep(_POLL_S)
 
-    def _share(self, traffic: Traffic, number: Callable[[], int]) -> Shared:
+    def _share(self, rules: Rules, traffic: Traffic, number: Callable[[], int]) -> Shared:
         config = self._config
         return Shared(
-            rules=_rules(config),
+            rules=rules,
             limits=Limits(
                 idle_s=config.idle_timeout_s,
                 login_s=config.login_timeout_s,
@@ -186,6 +188,15 @@ class Edge:
             traffic=traffic,
             number=number,
             call_soon=self._core.call_soon,
+        )
+
+    def _make_listener(self, shared: Shared, context: ssl.SSLContext) -> Listener:
+        return Listener(
+            shared,
+            address=self._config.client_listen,
+            context=context,
+            handshake_s=self._config.handshake_timeout_s,
+            tasks=self._tasks,
         )
 
     def _start_command(self, command: Command, done: Callable[[], None]) -> None:
@@ -219,4 +230,21 @@ def _rules(config: EdgeConfig) -> Rules:
         faults_per_minute=config.faulty_frames_per_minute,
         held_max=config.held_frames_max,
         texts_max=config.texts_per_connection_max,
+    )
+
+
+def _file_rules(config: EdgeConfig, backend: FilesBackend, tasks: TaskSet, traffic: Traffic, clock: Clock) -> FileRules:
+    def places() -> Places:
+        return Places(per_connection=config.files_per_connection_max, in_all=config.files_max)
+
+    return FileRules(
+        backend=backend,
+        tasks=tasks,
+        clock=clock,
+        window_bytes=config.file_window_bytes,
+        idle_s=config.file_idle_timeout_s,
+        uploads=places(),
+        downloads=places(),
+        bytes_in=traffic.file_bytes_in,
+        bytes_out=traffic.file_bytes_out,
     )

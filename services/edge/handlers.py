@@ -56,6 +56,10 @@ class Answer(msgspec.Struct, frozen=True):
     frame: bytes | None = None
 
 
+Table = dict[type, Callable[[Any, Any, Command], Awaitable[Answer]]]
+"""Handlers, by the type of their request."""
+
+
 class Caller(Replayed, Protocol):
     """The connection that a command came from."""
 
@@ -92,17 +96,25 @@ class Gone(Exception):  # noqa: N818 - not an error: nobody is there to be answe
 
 
 class Handlers:
-    """All commands, by the type of their request."""
+    """All commands, by the type of their request; those about `files` are elsewhere."""
 
     def __init__(
-        self, *, auth: AuthBackend, rooms: RoomsBackend, departures: Departures, replays: Replays, clock: Clock
+        self,
+        *,
+        auth: AuthBackend,
+        rooms: RoomsBackend,
+        departures: Departures,
+        replays: Replays,
+        clock: Clock,
+        files: Table,
     ) -> None:
         self._auth = auth
         self._rooms = rooms
         self._replays = replays
         self._departures = departures
         self._clock = clock
-        self._table: dict[type, Callable[[Any, Any, Command], Awaitable[Answer]]] = {
+        self._table: Table = {
+            **files,
             Register: self._register,
             Authenticate: self._authenticate,
             Resume: self._resume,

@@ -55,6 +55,7 @@ class Hub:
 
     `wake()` is called when `deliver` has something to do, `wake_feed()` when `take_follows` has; both may be called
     more often than that. `number()` gives the ids of version-1 frames, `delivered` counts messages to connections.
+    `send_file(connection, room_id, username, file_id)` brings a file to a version-1 connection.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class Hub:
         wake_feed: Callable[[], object],
         number: Callable[[], int],
         delivered: Counter,
+        send_file: Callable[[Any, str, str, str], object],
     ) -> None:
         self.gap_count = 0
         self._delivered = delivered
         self._wake = wake
         self._wake_feed = wake_feed
         self._number = number
+        self._send_file = send_file
         self._rooms: dict[str, Audience] = {}
         self._fresh: dict[str, Audience] = {}  # rooms with pending messages
         self._to_follow: dict[str, None] = {}
@@ -310,6 +313,11 @@ class Hub:
     ) -> None:
         """One frame per message, and no own messages."""
         for message in messages:
+            if message.file is not None:
+                for subscriber in subscribers:
+                    if subscriber.username != message.username:
+                        self._send_file(subscriber.connection, room.room_id, message.username, message.file["file_id"])
+                continue
             data = text_message_frame(room.room_id, message, number=self._number(), now=now)
             frame = (data, QosClass.NORMAL, room.room_id, message.seq)
             for subscriber in subscribers:

@@ -12,6 +12,9 @@ from services.edge.qos.classes import QosClass
 _ENCODERS: Final = {0: Encoder(2), 1: Encoder(1), 2: Encoder(2)}
 """Version 0 is a client whose first frame was a faulty hello: it knows version 2."""
 
+TOO_LARGE: Final = "the answer is too large to be sent"
+OVERLOADED: Final = "the server has too much to do; try again in a moment"
+
 _GOODBYE_V1: Final = {
     "draining": (ErrorCode.UNAVAILABLE, "the server is restarting; connect again in a moment"),
     "replaced": (ErrorCode.BAD_TOKEN, "you logged in somewhere else"),

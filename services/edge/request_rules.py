@@ -8,10 +8,6 @@ from services.common.wire.requests import (
     REQUESTS,
     Authenticate,
     CreateRoom,
-    FileAck,
-    FileCancel,
-    FileGet,
-    FileOffer,
     FileTransfer,
     Heartbeat,
     Hello,
@@ -51,13 +47,11 @@ BEFORE_LOGIN: Final = frozenset({Hello, Register, Authenticate, Resume, Heartbea
 LOGINS: Final = frozenset({Authenticate, Resume})
 """What makes somebody of a client that is nobody."""
 
-BARRIERS: Final = frozenset({Register, *LOGINS, Logout, CreateRoom, JoinRoom, LeaveRoom})
-"""What changes the meaning of later frames, which therefore wait for the answer."""
+BARRIERS: Final = frozenset({Register, *LOGINS, Logout, CreateRoom, JoinRoom, LeaveRoom, FileTransfer})
+"""What changes the meaning of later frames, which therefore wait for the answer; and a file's pieces."""
 
 AFTER_TEXTS: Final = frozenset({Logout, LeaveRoom})
 """What waits itself until the texts before it are answered, because they would not be accepted afterwards."""
 
-FILES: Final = frozenset({FileOffer, FileGet, FileCancel, FileAck, FileTransfer})
-
-CURRENT_ROOM: Final = frozenset({LeaveRoom, UserList})
+CURRENT_ROOM: Final = frozenset({LeaveRoom, UserList, FileTransfer})
 """Where version 1 may leave the room out (in texts too)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -22,6 +22,9 @@ from services.common.wire.envelope import RequestId, WireError, parse
 from services.common.wire.events import iso_time
 from services.common.wire.frames import Chunk
 from services.common.wire.requests import (
+    FileAck,
+    FileCancel,
+    FileTransfer,
     Heartbeat,
     Hello,
     Request,
@@ -31,7 +34,7 @@ from services.common.wire.requests import (
 from services.common.wire.text_frames import parse_text_frame
 from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
 from services.edge.qos.classes import QosClass, class_of
-from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, FILES, KNOWN, LOGINS
+from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, KNOWN, LOGINS
 from services.edge.token_bucket import TokenBucket
 
 _NORMAL: Final = QosClass.NORMAL
@@ -49,6 +52,30 @@ _BROKEN: Final = {
 }
 
 _NO_ROOM: Final = "you are not in a room: join one first"
+
+
+_PIECES_HELD_MAX: Final = 8
+"""Pieces of version-1 files that may be held: they are large, and wait for each other."""
+
+
+class Desk(Protocol):
+    """The files that a client is sending and fetching."""
+
+    def receive(self, chunk: Chunk) -> Reply | None:
+        """Take a piece of a file; return the refusal where it does not belong here."""
+        ...
+
+    def acknowledge(self, request: FileAck) -> bool:
+        """The client has taken something; return whether that was worth saying."""
+        ...
+
+    def drop(self, file_id: str) -> bool:
+        """Stop a transfer; return whether the client was fetching the file."""
+        ...
+
+    def close(self) -> None:
+        """The client is gone, or somebody else."""
+        ...
 
 
 class Phase(Enum):
@@ -83,6 +110,7 @@ class Session:
         "_rules",
         "client",
         "current_room",
+        "desk",
         "phase",
         "texts_under_way",
         "user",
@@ -96,6 +124,7 @@ class Session:
         self.user: User | None = None
         self.current_room: str | None = None  # version 1
         self.texts_under_way = 0
+        self.desk: Desk | None = None  # from the first file on
         self._rules = rules
         self._bucket: TokenBucket | None = None
         self._barrier: Request | None = None  # under way, or waiting for texts
@@ -110,7 +139,7 @@ class Session:
         if self.phase is Phase.CLOSED:
             return []
         if type(frame) is Chunk:
-            return self._receive_chunk(now)
+            return self._receive_chunk(frame, now)
         assert isinstance(frame, bytes)  # it is one or the other
         if self.user is not None and self._barrier is None and (text := parse_text_frame(frame)) is not None:
             data = text.data
@@ -151,6 +180,7 @@ class Session:
 
     def log_out(self) -> None:
         """The client is anonymous again."""
+        self._close_desk()
         self.user = None
         self.phase = Phase.ANONYMOUS
         self.current_room = None
@@ -176,6 +206,7 @@ class Session:
 
     def close(self) -> None:
         """Nothing is decided any more."""
+        self._close_desk()
         self.phase = Phase.CLOSED
         self.user = None
         self._held = None
@@ -184,7 +215,12 @@ class Session:
     @property
     def is_full(self) -> bool:
         """Whether so much is held that the connection should not be read for a while."""
-        return self._held is not None and len(self._held) >= self._rules.held_max
+        held = self._held
+        if not held:
+            return False
+        return len(held) >= self._rules.held_max or (
+            len(held) >= _PIECES_HELD_MAX and type(held[-1][0]) is FileTransfer
+        )
 
     @property
     def is_signing_in(self) -> bool:
@@ -213,7 +249,9 @@ class Session:
             return self._fault(_refusal(request, re, ErrorCode.NOT_AUTHENTICATED, "log in first"), now)
         if isinstance(request, TextMessage):
             return [self._decide_text(request.room_id, request.text, request.key, re, priority, now)]
-        if (wait_s := self._take_command(now)) > 0:
+        if isinstance(request, FileAck) and self.desk is not None and self.desk.acknowledge(request):
+            return []
+        if kind is not FileTransfer and (wait_s := self._take_command(now)) > 0:
             message = "too many requests; wait a moment"
             return [_refusal(request, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)]
         if kind is Heartbeat:
@@ -224,8 +262,10 @@ class Session:
         self, request: Request, re: RequestId | None, priority: int | None, now: float
     ) -> list[Decision]:
         kind = type(request)
-        if kind in FILES:
-            return [_refusal(request, re, ErrorCode.UNKNOWN_TYPE, "this server does not transfer files")]
+        if kind is FileAck:
+            return []  # late
+        if isinstance(request, FileCancel) and self.desk is not None and self.desk.drop(request.file_id):
+            return [Reply("success", {}, re)]
         if kind in LOGINS and self.user is not None:
             message = "you are logged in already, on this very connection"
             since = {"since": iso_time(self.user.since)}
@@ -285,13 +325,21 @@ class Session:
         self.client = request.client
         return Reply("server_info", self._rules.server_info, re, lane=QosClass.HIGH)
 
-    def _receive_chunk(self, now: float) -> list[Decision]:
+    def _receive_chunk(self, chunk: Chunk, now: float) -> list[Decision]:
         if self.phase is Phase.FRESH:
             self.phase = Phase.ANONYMOUS
             self.version = 1
         if self.user is None:
             return self._fault(failure(None, None, ErrorCode.NOT_AUTHENTICATED, "log in first"), now)
-        return self._fault(failure(None, None, ErrorCode.NO_SUCH_FILE, "no file transfer is under way"), now)
+        if self.desk is None:
+            return self._fault(failure(None, None, ErrorCode.NO_SUCH_FILE, "no file transfer is under way"), now)
+        refusal = self.desk.receive(chunk)
+        return _NOTHING if refusal is None else self._fault(refusal, now)
+
+    def _close_desk(self) -> None:
+        desk, self.desk = self.desk, None
+        if desk is not None:
+            desk.close()
 
     def _refuse_frame(self, fault: WireError, now: float) -> list[Decision]:
         if self.phase is Phase.FRESH and fault.type != Hello.type:

@@ -38,6 +38,8 @@ class Traffic:
         "bytes_sent",
         "delivered",
         "errors",
+        "file_bytes_in",
+        "file_bytes_out",
         "frames_received",
         "frames_sent",
         "publish_duration",
@@ -57,6 +59,8 @@ class Traffic:
         self.bytes_sent = count("parley.edge.bytes.sent", "By", "Bytes to clients, without TLS.")
         self.texts_received = count("parley.edge.messages.received", "1", "Text messages that were queued.")
         self.acknowledged = count("parley.edge.messages.acknowledged", "1", "Text messages that were stored.")
+        self.file_bytes_in = count("parley.edge.files.received", "By", "File bytes from clients.")
+        self.file_bytes_out = count("parley.edge.files.sent", "By", "File bytes to clients.")
         self.delivered = count("parley.edge.messages.delivered", "1", "Messages given to connections.")
         self.errors = count("parley.edge.errors", "1", "Refusals that were sent.")
         self.request_duration = histogram(

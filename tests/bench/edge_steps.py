@@ -57,6 +57,7 @@ class Workload:
             config,
             auth=FakeAuth(),
             rooms=FakeRooms(),
+            files=cast("Any", None),
             open_stream=cast("Any", None),
             context=cast("Any", None),
             counters=Counters(),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from parley.rooms.v1 import feed_pb2
+from parley.rooms.v1 import feed_pb2, rooms_pb2
 
 from services.common.clock import Clock, SystemClock
 from services.common.counters import Counters
@@ -31,6 +31,7 @@ from services.edge.edge import Edge
 from services.edge.listener import server_context
 from services.edge.ports import Login, Member, Page, Revocation, Room, RoomSummary
 from tests.helpers import certificates, columns
+from tests.helpers.fake_files import FakeFiles
 from tests.helpers.raw_client import RawClient
 
 PASSWORD = "correct horse battery"
@@ -200,6 +201,14 @@ class FakeRooms:
     def store(self, room: _MemoryRoom, username: str, text: str) -> Message:
         message = Message(len(room.log) + 1, username, text, 1_800_000_000_000 + len(room.log))
         room.log.append(message)
+        return message
+
+    def post_file(self, room: _MemoryRoom, username: str, file: dict[str, Any]) -> Message:
+        """A message that posts a file."""
+        message = Message(len(room.log) + 1, username, "", 1_800_000_000_000 + len(room.log), file)
+        room.log.append(message)
+        for stream in self.streams:
+            stream.show(room, [message])
         return message
 
     def say(self, room: _MemoryRoom, username: str, text: str) -> None:
@@ -393,16 +402,27 @@ def _room_messages(room: _MemoryRoom, messages: Sequence[Message]) -> feed_pb2.R
 
 
 def _row(message: Message) -> columns.MessageRow:
-    return columns.MessageRow(message.seq, message.username, message.text, message.ts)
+    file = None if message.file is None else rooms_pb2.File(**message.file)
+    return columns.MessageRow(message.seq, message.username, message.text, message.ts, file)
 
 
 class EdgeWorld:
     """One edge with its fakes."""
 
-    def __init__(self, edge: Edge, auth: FakeAuth, rooms: FakeRooms, counters: Counters, port: int, ca: Path) -> None:
+    def __init__(
+        self,
+        edge: Edge,
+        auth: FakeAuth,
+        rooms: FakeRooms,
+        files: FakeFiles,
+        counters: Counters,
+        port: int,
+        ca: Path,
+    ) -> None:
         self.edge = edge
         self.auth = auth
         self.rooms = rooms
+        self.files = files
         self.counters = counters
         self.port = port
         self.ca = ca
@@ -449,10 +469,12 @@ async def edge_world(home: Path, *, clock: Clock | None = None, **changes: Any) 
     """An edge that serves; `changes` are fields of EdgeConfig."""
     config = edge_config(home, **changes)
     auth, rooms, counters = FakeAuth(), FakeRooms(), Counters()
+    files = FakeFiles(rooms)
     edge = Edge(
         config,
         auth=auth,
         rooms=rooms,
+        files=files,
         open_stream=lambda _: rooms.open_stream(),
         context=server_context(config.client_certificate, config.client_key),
         counters=counters,
@@ -460,7 +482,7 @@ async def edge_world(home: Path, *, clock: Clock | None = None, **changes: Any) 
         boot_id="b007",
     )
     working = asyncio.create_task(edge.run(), name="edge")
-    world = EdgeWorld(edge, auth, rooms, counters, edge.start(), certificates.shared().client_ca)
+    world = EdgeWorld(edge, auth, rooms, files, counters, edge.start(), certificates.shared().client_ca)
     try:
         yield world
     finally:

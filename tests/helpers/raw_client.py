@@ -48,12 +48,13 @@ def tls_context(ca: Path | str) -> ssl.SSLContext:
 
 
 class RawClient:
-    """One connection. Frames that nobody waited for stay in `events`, in order."""
+    """One connection. Frames that nobody waited for stay in `events`, in order, and pieces of files in `chunks`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
         self.events: deque[Frame] = deque()
+        self.chunks: list[tuple[str, int, bytes]] = []  # file id, offset, data
         self.received = 0  # frames
         self.username = ""  # after login
         self._ids = itertools.count(1)
@@ -104,6 +105,10 @@ class RawClient:
             frame["data"] = data
         await self.send_bytes(encode(frame))
 
+    async def send_chunk(self, file_id: str, offset: int, data: bytes) -> None:
+        """A piece of a file."""
+        await self.send_bytes(pack(b"\x01" + bytes.fromhex(file_id) + offset.to_bytes(8, "big") + data))
+
     async def read_payload(self, timeout_s: float = TIMEOUT_S) -> bytes:
         """One frame from the wire, whatever it holds. Raises ClosedError or NoAnswerError."""
         try:
@@ -119,9 +124,21 @@ class RawClient:
         self.received += 1
         return payload
 
+    async def read_chunk(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Waits for a piece of a file; other frames stay in `events`."""
+        while not self._keep_chunk(payload := await self.read_payload(timeout_s)):
+            self.events.append(json.loads(payload))
+
+    def _keep_chunk(self, payload: bytes) -> bool:
+        if payload[:1] != b"\x01":
+            return False
+        self.chunks.append((payload[1:17].hex(), int.from_bytes(payload[17:25], "big"), payload[25:]))
+        return True
+
     async def read(self, timeout_s: float = TIMEOUT_S) -> Frame:
         """One JSON frame from the wire."""
-        payload = await self.read_payload(timeout_s)
+        while self._keep_chunk(payload := await self.read_payload(timeout_s)):
+            pass
         assert payload[:1] == b"{", payload[:40]
         assert len(payload) <= FRAME_BYTES_MAX, len(payload)
         frame: Frame = json.loads(payload)

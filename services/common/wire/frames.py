@@ -131,7 +131,7 @@ def encode_json(payload: bytes) -> bytes:
     return _LENGTH.pack(size) + payload
 
 
-def encode_chunk(file_id: bytes, offset: int, data: bytes) -> bytes:
+def encode_chunk(file_id: bytes, offset: int, data: bytes | memoryview) -> bytes:
     """Make a frame of a piece of a file. Raises ValueError where a part is out of its range."""
     if len(file_id) != limits.FILE_ID_BYTES:
         raise ValueError(f"a file id has {limits.FILE_ID_BYTES} bytes, not {len(file_id)}")

@@ -61,6 +61,7 @@ PAGE_LIMIT_MAX: Final = 200
 
 HISTORY_LIMIT_DEFAULT: Final = 50
 HISTORY_LIMIT_MAX: Final = PAGE_LIMIT_MAX
+FILES_LIMIT_DEFAULT: Final = 50
 ROOMS_LIMIT_DEFAULT: Final = PAGE_LIMIT_MAX
 """All of them, for nearly everybody: version 1 knows no next page."""
 
@@ -84,6 +85,9 @@ FILE_ID_HEX_CHARS: Final = 32
 
 MAX_V1_CHUNK_CHARS: Final = 60_000
 """Base64 in one version-1 ``file_transfer``: leaves room for the envelope in a frame of 65,536 bytes."""
+
+MAX_V1_PIECE_BYTES: Final = MAX_V1_CHUNK_CHARS // 4 * 3
+"""What so much base64 says."""
 
 MAX_V1_CHUNKS: Final = 1_000_000
 """Chunks that a version-1 transfer may announce; each is counted, so the number itself must be bounded."""

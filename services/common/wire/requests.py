@@ -161,6 +161,15 @@ class FileGet(msgspec.Struct, frozen=True):
     offset: _Seq = 0
 
 
+class FileList(msgspec.Struct, frozen=True):
+    """Asks for a page of a room's files, the newest first: those posted before a seq, or the newest."""
+
+    type: ClassVar[str] = "file_list"
+    room_id: _RoomRef
+    before: _Seq | None = None
+    limit: _PageLimit = limits.FILES_LIMIT_DEFAULT
+
+
 class FileCancel(msgspec.Struct, frozen=True):
     """Ends a transfer in either direction."""
 
@@ -208,6 +217,7 @@ Request = (
     | Heartbeat
     | FileOffer
     | FileGet
+    | FileList
     | FileCancel
     | FileAck
     | FileTransfer
@@ -217,7 +227,7 @@ REQUESTS: Final[dict[str, type[Request]]] = {
     kind.type: kind
     for kind in (
         Hello, Register, Authenticate, Resume, Logout, CreateRoom, JoinRoom, LeaveRoom, ListRooms, UserList,
-        TextMessage, History, Heartbeat, FileOffer, FileGet, FileCancel, FileAck, FileTransfer,
+        TextMessage, History, Heartbeat, FileOffer, FileGet, FileList, FileCancel, FileAck, FileTransfer,
     )
 }  # fmt: skip
 """Every request by its type."""
@@ -233,6 +243,7 @@ _ONE_LINE: Final[dict[type[Request], tuple[str, ...]]] = {
     TextMessage: ("room_id", "key"),
     History: ("room_id",),
     FileOffer: ("room_id", "name", "mime"),
+    FileList: ("room_id",),
     FileTransfer: ("room_id", "filename"),
 }
 """Fields without control characters. Names and passwords are not among them: the services have codes for those."""

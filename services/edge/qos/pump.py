@@ -16,15 +16,25 @@ import msgspec
 
 from services.common.clock import Clock
 from services.common.counters import Histogram
-from services.common.wire.requests import Authenticate, Register
+from services.common.wire.requests import (
+    Authenticate,
+    FileCancel,
+    FileGet,
+    FileList,
+    FileOffer,
+    FileTransfer,
+    Register,
+)
 from services.edge.decisions import Command, Text
 from services.edge.qos.classes import ClassSettings, QosClass
 from services.edge.qos.scheduler import ClassSnapshot, Scheduler
 
 _SIGN_INS: Final = frozenset({Register, Authenticate})
 
-_PARTS: Final = {"sign_ins": 4, "commands": 2, "pages": 4}
-"""The pools' parts of the concurrency: a quarter for logins, half for commands, a quarter for pages."""
+_FILES: Final = frozenset({FileOffer, FileGet, FileList, FileCancel, FileTransfer})
+
+_PARTS: Final = {"sign_ins": 4, "commands": 2, "pages": 4, "files": 4}
+"""The pools' parts of the concurrency: a quarter each for logins, pages and files, half for commands."""
 
 
 CONCURRENCY_MIN: Final = max(_PARTS.values())
@@ -176,6 +186,8 @@ class Pump:
     def _pool(self, command: Command) -> _Pool:
         if type(command.request) in _SIGN_INS:
             return self._pools["sign_ins"]
+        if type(command.request) in _FILES:
+            return self._pools["files"]
         return self._pools["pages" if command.qos_class is QosClass.LOW else "commands"]
 
     def _run(self) -> None:

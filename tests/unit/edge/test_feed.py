@@ -62,7 +62,9 @@ class World:
         self.clock = FakeClock()
         self.bell = asyncio.Event()
         self.order: list[str] = []
-        self.hub = Hub(wake=lambda: None, wake_feed=self.bell.set, number=lambda: 1, delivered=Counter())
+        self.hub = Hub(
+            wake=lambda: None, wake_feed=self.bell.set, number=lambda: 1, delivered=Counter(), send_file=lambda *_: None
+        )
         self.publisher = Publisher(
             boot_id="b007",
             texts_max=100,

@@ -99,6 +99,7 @@ class World:
             departures=self.departures,
             replays=self.replays,  # type: ignore[arg-type]
             clock=self.clock,
+            files={},
         )
         self.dispatcher = Dispatcher(self.handlers, self.tasks)
         self.done = 0

@@ -35,7 +35,14 @@ class World:
         self.feed_wakes = 0
         self.delivered = Counter()
         self._number = 0
-        self.hub = Hub(wake=self._wake, wake_feed=self._wake_feed, number=self._next, delivered=self.delivered)
+        self.sent_files: list[tuple[object, str, str, str]] = []
+        self.hub = Hub(
+            wake=self._wake,
+            wake_feed=self._wake_feed,
+            number=self._next,
+            delivered=self.delivered,
+            send_file=self._send_file,
+        )
         self.now = 0.0
 
     def _wake(self) -> None:
@@ -43,6 +50,9 @@ class World:
 
     def _wake_feed(self) -> None:
         self.feed_wakes += 1
+
+    def _send_file(self, *file: Any) -> None:
+        self.sent_files.append(file)
 
     def _next(self) -> int:
         self._number += 1

@@ -45,7 +45,9 @@ class World:
         self.clock = FakeClock()
         self.tasks = TaskSet()
         self.rooms = Rooms()
-        self.hub = Hub(wake=lambda: None, wake_feed=lambda: None, number=lambda: 1, delivered=Counter())
+        self.hub = Hub(
+            wake=lambda: None, wake_feed=lambda: None, number=lambda: 1, delivered=Counter(), send_file=lambda *_: None
+        )
         self.removals = Removals(hub=self.hub, rooms=cast("Any", self.rooms), tasks=self.tasks, clock=self.clock)
         self.connection = Connection()
         self.amy = Subscriber(self.connection, Outbox(None, lambda _: None), version=2, user=AMY)

@@ -42,6 +42,7 @@ FULL: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"mime"},
     ),
     "file_get": ({"file_id": HEX32, "offset": 7}, {"offset"}),
+    "file_list": ({"room_id": "lobby", "before": 7, "limit": 10}, {"before", "limit"}),
     "file_cancel": ({"file_id": HEX32}, set()),
     "file_ack": ({"file_id": HEX32, "offset": 7}, set()),
     "file_transfer": (

@@ -11,7 +11,7 @@ EXPECTED = {
     QosClass.CRITICAL: {"hello", "heartbeat", "auth_request", "resume", "logout"},
     QosClass.HIGH: {
         "register_request", "create_room", "join_room", "leave_room", "list_rooms", "user_list", "file_offer",
-        "file_get", "file_cancel",
+        "file_get", "file_list", "file_cancel",
     },
     QosClass.NORMAL: {"text_message"},
     QosClass.LOW: {"history", "file_ack", "file_transfer"},
