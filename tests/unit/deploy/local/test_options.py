@@ -48,6 +48,8 @@ def test_edges_take_neighbouring_ports() -> None:
         (("--database", ""), "--database"),
         (("--database", "postgresql://x", "--redis", "http://x"), "--redis"),
         (("--redis", "redis://x"), "--redis"),
+        (("--database", "postgresql://x", "--redis", "redis://x"), "--redis"),
+        (("--rooms", "2", "--database", "postgresql://x", "--redis", "redis://x"), "--rooms"),
         (("--database-password-file", "/dev/null"), "--database-password-file"),
         (("--redis-ca-file", "/dev/null"), "--redis-ca-file"),
         (("--database", "postgresql://x", "--database-ca-file", "/no/such"), "--database-ca-file"),
@@ -58,16 +60,14 @@ def test_what_cannot_work_is_refused_by_name(arguments: tuple[str, ...], name: s
         parse(*arguments)
 
 
-def test_servers_outside_the_stack_are_taken_with_their_files(tmp_path: Path) -> None:
+def test_a_database_outside_the_stack_is_taken_with_its_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x")
     made = parse(
-        *("--rooms", "2", "--database", "postgresql://db/parley", "--redis", "rediss://cache:6379/0"),
-        *("--database-password-file", str(secret), "--redis-ca-file", str(secret)),
+        *("--database", "postgresql://db/parley", "--database-password-file", str(secret)),
+        *("--database-ca-file", str(secret)),
     )
-    assert made.rooms == 2
-    assert made.database == options.Server(url="postgresql://db/parley", password_file=secret)
-    assert made.redis == options.Server(url="rediss://cache:6379/0", ca_file=secret)
+    assert made.database == options.Server(url="postgresql://db/parley", password_file=secret, ca_file=secret)
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
