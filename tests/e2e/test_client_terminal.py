@@ -114,9 +114,11 @@ def test_a_second_login_is_told_since_when_the_first_lives(stack: Stack, termina
     register(first, name)
     second.wait_for("/register NAME if not")
     second.enter(f"/login {name} '{PASSWORD}'")
+    second.wait_for("End that session?")
+    second.enter("no")
     second.wait_for("(since ")
-    first.enter("/quit")
-    first.wait_for_end()
+    first.enter("/quit")  # it has not suffered
+    assert first.wait_for_end() == 0
     second.enter(f"/login {name} '{PASSWORD}'")
     second.wait_for("[SUCCESS]")
 

@@ -29,7 +29,9 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.events: list[str] = []
-        self.hub = Hub(wake=lambda: None, wake_feed=self._wake, number=lambda: 1, delivered=Counter())
+        self.hub = Hub(
+            wake=lambda: None, wake_feed=self._wake, number=lambda: 1, delivered=Counter(), send_file=lambda *_: None
+        )
         routes = Routes(("a:1", "b:1"))
         self.instances = Instances(
             routes,
