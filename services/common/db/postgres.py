@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from services.common.secret_file import read_secret
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -33,7 +35,6 @@ TCP_TIMEOUT_MS: Final = 10_000
 MIGRATION_LOCK_TIMEOUT_MS: Final = 600_000
 
 _SCHEMA: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_SECRET_BYTES_MAX: Final = 1_024
 _LOST: Final = frozenset({"57P01", "57P02", "57P03"})  # admin shutdown, crash shutdown, cannot connect now
 _RETRYABLE: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 # By class: connections, resources (disk full, memory, too many connections), system errors, corruption, authorisation.
@@ -80,7 +81,7 @@ def make_postgres_engine(url: str, access: PostgresAccess, *, pool_size: int, is
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
     if access.password_file is not None:
-        arguments["password"] = _read_password(access.password_file)
+        arguments["password"] = read_secret(access.password_file, key="database_password_file")
     if access.ca_file is not None:
         if not access.ca_file.is_file():
             raise ValueError(f"database_ca_file: {access.ca_file} is not a file")
@@ -94,17 +95,6 @@ def make_postgres_engine(url: str, access: PostgresAccess, *, pool_size: int, is
         use_native_hstore=False,
         connect_args=arguments,
     )
-
-
-def _read_password(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            lines = file.read(_SECRET_BYTES_MAX).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"database_password_file: {path}: {error}") from error
-    if not lines or not lines[0]:
-        raise ValueError(f"database_password_file: {path} is empty")
-    return lines[0]
 
 
 def lock_for_migration(connection: Connection, schema: str) -> None:
