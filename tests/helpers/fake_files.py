@@ -46,6 +46,8 @@ class FakeFiles:
         self.failure: ParleyError | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.describing = asyncio.Event()  # closed: no download is described
+        self.describing.set()
         self.size_max = 1_000_000_000
         self.uploads: list[FakeUpload] = []
         self.downloads: list[FakeDownload] = []
@@ -66,7 +68,11 @@ class FakeFiles:
         if offer.size > self.size_max:
             raise ParleyError(ErrorCode.TOO_LARGE, "too large")
         for file in self.files.values():
-            if file.seq is None and offer.sha256 and (file.user.user_id, file.offer) == (user.user_id, offer):
+            if not offer.sha256 or (file.user.user_id, file.offer) != (user.user_id, offer):
+                continue
+            if file.seq is not None and offer.transfer_id:
+                return Offered(file.file_id, len(file.data), file.room_id)
+            if file.seq is None:
                 if file.stream is not None:
                     file.stream.fail(ParleyError(ErrorCode.CONFLICT, "offered anew"))
                 return Offered(file.file_id, len(file.data), file.room_id)
@@ -193,9 +199,16 @@ class FakeDownload:
         self._user = user
         self._file_id = file_id
         self._offset = offset
+        self._cancelled = asyncio.Event()
 
     async def describe(self) -> FileInfo:
         self._files._check()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._files.describing, self._cancelled)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.is_cancelled:
+            raise ParleyError(ErrorCode.UNAVAILABLE, "the stream has ended", details={"status": "CANCELLED"})
         file = self._files.files.get(self._file_id)
         if file is None or file.seq is None:
             raise ParleyError(ErrorCode.NO_SUCH_FILE, "no such file")
@@ -215,3 +228,4 @@ class FakeDownload:
 
     def cancel(self) -> None:
         self.is_cancelled = True
+        self._cancelled.set()

@@ -140,7 +140,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
 
 
 class FileOffer(msgspec.Struct, frozen=True):
-    """Offers a file to a room; ``sha256`` in lower-case hex."""
+    """Offers a file to a room; ``sha256`` in lower-case hex.
+
+    ``transfer_id`` is the sender's own name for this transfer: the same again is the same file, even when it is posted.
+    """
 
     type: ClassVar[str] = "file_offer"
     room_id: _RoomRef
@@ -148,6 +151,7 @@ class FileOffer(msgspec.Struct, frozen=True):
     size: Annotated[int, Meta(ge=0, le=limits.MAX_SEQ)]
     sha256: _Sha256
     mime: Annotated[str, Meta(max_length=limits.MAX_MIME_CHARS)] = ""
+    transfer_id: _FileId | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "sha256", self.sha256.lower())

@@ -124,6 +124,7 @@ class Desk:
         self.is_closed = False
         self._connection = connection
         self._offers: dict[bytes, _Offer] = {}
+        self._asked: dict[bytes, DownloadStream] = {}  # downloads whose request is not answered yet
         self._downloads: dict[bytes, Download] = {}
         self._ended: dict[bytes, int] = {}  # what may still come for transfers that have ended, in bytes
         self._turn = asyncio.Lock()
@@ -165,6 +166,9 @@ class Desk:
         offer = self._offers.pop(key, None)
         if offer is not None and offer.upload is not None:
             offer.upload.cancel()
+        if (stream := self._asked.pop(key, None)) is not None:
+            stream.cancel()  # whoever waits for its description finds that it was dropped
+            return True
         download = self._downloads.pop(key, None)
         if download is None:
             return False
@@ -178,16 +182,35 @@ class Desk:
         for offer in self._offers.values():
             if offer.upload is not None:
                 offer.upload.end()
+        for stream in self._asked.values():
+            stream.cancel()
         for download in self._downloads.values():
             download.end()
+        self._asked.clear()
         self._offers.clear()
         self._downloads.clear()
 
     # What handlers begin.
 
-    def has_download(self, file_id: str) -> bool:
-        """Whether the client is fetching this file."""
-        return bytes.fromhex(file_id) in self._downloads
+    def ask(self, file_id: str, offset: int) -> DownloadStream:
+        """Ask for a file; to be followed by `add_download` or `withdraw`. Raises ParleyError conflict, overloaded."""
+        key = bytes.fromhex(file_id)
+        if key in self._downloads or key in self._asked:
+            raise ParleyError(ErrorCode.CONFLICT, "this file is on its way to you already")
+        self.rules.downloads.take(len(self._downloads) + len(self._asked))
+        stream = self._asked[key] = self.rules.backend.open_download(self.user, file_id, offset)
+        return stream
+
+    def is_wanted(self, file_id: str, stream: DownloadStream) -> bool:
+        """Whether the client has not dropped, meanwhile, what it asked for."""
+        return self._asked.get(bytes.fromhex(file_id)) is stream
+
+    def withdraw(self, file_id: str, stream: DownloadStream) -> None:
+        """There will be no such download."""
+        stream.cancel()
+        self.rules.downloads.give_back()
+        if self.is_wanted(file_id, stream):
+            del self._asked[bytes.fromhex(file_id)]
 
     def add_offer(self, offered: Offered, size: int) -> None:
         """The client may send a file from now on. Raises ParleyError overloaded."""
@@ -208,8 +231,9 @@ class Desk:
                 raise
 
     def add_download(self, file_id: str, stream: DownloadStream, offset: int) -> None:
-        """Bytes go to the client from the next turn of the loop on. A place was taken for it."""
+        """What was asked for goes to the client from the next turn of the loop on."""
         key = bytes.fromhex(file_id)
+        del self._asked[key]
         download = self._downloads[key] = Download(
             key,
             stream,
@@ -221,10 +245,6 @@ class Desk:
         )
         task = self.rules.tasks.spawn(self._send(key, download), name="download")
         task.add_done_callback(self.rules.downloads.give_back)
-
-    def take_download_place(self) -> None:
-        """Raises ParleyError overloaded where there is none."""
-        self.rules.downloads.take(len(self._downloads))
 
     # How it is done.
 

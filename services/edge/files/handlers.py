@@ -14,7 +14,7 @@ from services.common.wire.requests import FileCancel, FileGet, FileList, FileOff
 from services.edge.decisions import Command, User
 from services.edge.files.desk import Desk, FileRules, Transferring
 from services.edge.files.old_desk import OldDesk
-from services.edge.files.ports import ListedFile, Offer
+from services.edge.files.ports import DownloadStream, FileInfo, ListedFile, Offer
 from services.edge.handlers import Answer, Gone, Table
 from services.edge.session import Session
 
@@ -73,7 +73,13 @@ class FileHandlers:
 
     async def _offer(self, caller: Caller, request: FileOffer, _: Command) -> Answer:
         user = _user(caller)
-        offer = Offer(name=request.name, size=request.size, sha256=request.sha256, mime=request.mime)
+        offer = Offer(
+            name=request.name,
+            size=request.size,
+            sha256=request.sha256,
+            mime=request.mime,
+            transfer_id=request.transfer_id or "",
+        )
         offered = await self._rules.backend.offer(user, request.room_id, offer)
         if caller.user is not user:
             raise Gone
@@ -84,25 +90,34 @@ class FileHandlers:
     async def _get(self, caller: Caller, request: FileGet, _: Command) -> Answer:
         user = _user(caller)
         desk = self._desk(caller)
-        if desk.has_download(request.file_id):
-            raise ParleyError(ErrorCode.CONFLICT, "this file is on its way to you already")
-        desk.take_download_place()
-        stream = self._rules.backend.open_download(user, request.file_id, request.offset)
+        stream = desk.ask(request.file_id, request.offset)
         try:
-            info = await stream.describe()
+            info = await self._describe(desk, request, stream)
             if caller.user is not user:
                 raise Gone
-            if desk.has_download(request.file_id):
-                raise ParleyError(ErrorCode.CONFLICT, "this file is on its way to you already")
         except BaseException:
-            stream.cancel()
-            self._rules.downloads.give_back()
+            desk.withdraw(request.file_id, stream)
             raise
         desk.add_download(request.file_id, stream, request.offset)
         data = {name: getattr(info, name) for name in ("file_id", "name", "size", "sha256", "mime")}
         return Answer("success", data)
 
+    @staticmethod
+    async def _describe(desk: Desk, request: FileGet, stream: DownloadStream) -> FileInfo:
+        """What file it is. Raises ParleyError, conflict where the client has cancelled it meanwhile."""
+        try:
+            info = await stream.describe()
+        except ParleyError:
+            if desk.is_wanted(request.file_id, stream):
+                raise
+        else:
+            if desk.is_wanted(request.file_id, stream):
+                return info
+        raise ParleyError(ErrorCode.CONFLICT, "you have cancelled this before it began")
+
     async def _cancel(self, caller: Caller, request: FileCancel, _: Command) -> Answer:
+        if self._desk(caller).drop(request.file_id):  # its file_get was still waiting when this came in
+            return Answer("success")
         await self._rules.backend.give_up(_user(caller), request.file_id)
         return Answer("success")
 

@@ -15,8 +15,9 @@ from services.edge.decisions import User
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """A file that somebody wants to send.
 
-    Where `sha256` is empty its size is known only at the end and is at most `size`; `transfer_id` and `piece_bytes` are
-    what a version-1 sender calls it and cuts it into.
+    Where `sha256` is empty its size is known only at the end and is at most `size`. `transfer_id` is what its sender
+    calls it: with a hash, the same again is the same file, even when it is posted. `piece_bytes` is what a version-1
+    sender cuts it into.
     """
 
     name: str

@@ -11,7 +11,7 @@ from services.rooms.bus import MembershipEnded
 from services.rooms.files import rules, store
 from services.rooms.files.contents import StorageFullError
 from services.rooms.files.download import Download
-from services.rooms.files.store import WHOLE, Sender
+from services.rooms.files.store import OPEN, Sender
 from services.rooms.files.sweeper import Sweeper
 from services.rooms.files.uploads import Uploads
 
@@ -76,7 +76,10 @@ class Library:
         tasks.spawn(self.sweeper.run(), name="file sweeper")
 
     async def offer(self, sender: Sender, reference: str, offer: Offer) -> Offered:
-        """Takes an offer. One that was made before and is not finished goes on where it is safely stored."""
+        """Takes an offer. One that was made before and is not finished goes on where it is safely stored.
+
+        Of one that is posted, as the same transfer, everything is there.
+        """
         limits, now_ms, new_id = (
             self.limits,
             int(self._clock.now() * 1_000),
@@ -90,7 +93,7 @@ class Library:
             lambda c: store.offer_file(c, sender, reference, offer, file_id=new_id, limits=limits, now_ms=now_ms)
         )
         file_id = record.file.file_id
-        if record.state == WHOLE:
+        if record.state != OPEN:
             return Offered(file_id, record.file.size, record.room_id)
         if file_id != new_id:
             await self.uploads.interrupt(file_id, ParleyError(ErrorCode.CONFLICT, "this file has been offered anew"))

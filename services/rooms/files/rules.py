@@ -51,7 +51,10 @@ class FileLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A file that somebody wants to send. `sha256` is empty where it is not known before the end."""
+    """A file that somebody wants to send. `sha256` is empty where it is not known before the end.
+
+    `transfer_id` is the sender's own name for this transfer, or empty.
+    """
 
     name: str
     size: int

@@ -123,7 +123,7 @@ def no_such_file(why: str = "") -> ParleyError:
 def check_offer(connection: Connection, sender: Sender, reference: str, offer: Offer, limits: FileLimits) -> None:
     """Raises what `offer_file` would raise; for a reader, so that what is refused costs the writer nothing."""
     room = find_room_of_member(connection, reference, sender.user_id)
-    if _find_unfinished(connection, sender, room.number, offer) is None:
+    if _find_earlier(connection, sender, room.number, offer) is None:
         _check_quotas(connection, sender, room.number, offer, limits)
 
 
@@ -137,14 +137,16 @@ def offer_file(
     limits: FileLimits,
     now_ms: int,
 ) -> FileRecord:
-    """The file: the unfinished one of an earlier offer like this, or a new one with this id.
+    """The file: that of an earlier offer like this, or a new one with this id.
+
+    An earlier one is the same transfer, by its sender's name for it, or else an unfinished one of the same content.
 
     Raises ParleyError no_such_room, not_a_member, quota_exceeded.
     """
     room = find_room_of_member(connection, reference, sender.user_id)
-    found = _find_unfinished(connection, sender, room.number, offer)
+    found = _find_earlier(connection, sender, room.number, offer)
     if found is not None:
-        touch(connection, found.file.file_id, now_ms)
+        touch(connection, found.file.file_id, now_ms, transfer_id=offer.transfer_id)
         return found
     _check_quotas(connection, sender, room.number, offer, limits)
     is_known = not offer.is_open_ended and _may_know(connection, sender.user_id, offer)
@@ -166,18 +168,22 @@ def offer_file(
     return find_file_of_sender(connection, file_id, sender.user_id)
 
 
-def _find_unfinished(connection: Connection, sender: Sender, number: int, offer: Offer) -> FileRecord | None:
+def _find_earlier(connection: Connection, sender: Sender, number: int, offer: Offer) -> FileRecord | None:
     if offer.is_open_ended:
         return None
     same = and_(
         files.c.user_id == sender.user_id,
-        files.c.state.in_(_UNFINISHED),
         files.c.room_number == number,
         files.c.size == offer.size,
         files.c.sha256 == offer.sha256,
         files.c.name == offer.name,
     )
-    return next(iter(_fetch(connection, _select_files().where(same).limit(1))), None)
+    query = _select_files().where(same).limit(1)
+    if offer.transfer_id:
+        found = _fetch(connection, query.where(files.c.transfer_id == offer.transfer_id))
+        if found:
+            return found[0]
+    return next(iter(_fetch(connection, query.where(files.c.state.in_(_UNFINISHED)))), None)
 
 
 def _check_quotas(connection: Connection, sender: Sender, number: int, offer: Offer, limits: FileLimits) -> None:
@@ -208,10 +214,13 @@ def _may_know(connection: Connection, user_id: str, offer: Offer) -> bool:
     return connection.execute(posted.limit(1)).first() is not None
 
 
-def touch(connection: Connection, file_id: str, now_ms: int) -> None:
-    """Something has happened with an unfinished file."""
+def touch(connection: Connection, file_id: str, now_ms: int, *, transfer_id: str = "") -> None:
+    """Something has happened with an unfinished file; `transfer_id`: what its sender calls it from now on."""
     mine = and_(files.c.file_id == file_id, files.c.state.in_(_UNFINISHED))
-    connection.execute(update(files).where(mine).values(changed_at_ms=now_ms))
+    values: dict[str, Any] = {"changed_at_ms": now_ms}
+    if transfer_id:
+        values["transfer_id"] = transfer_id
+    connection.execute(update(files).where(mine).values(values))
 
 
 def claim_content(connection: Connection, file_id: str, *, sha256: str, size: int, now_ms: int) -> bool:

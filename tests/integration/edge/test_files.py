@@ -181,6 +181,35 @@ async def test_a_cancelled_download_stops(tmp_path: Path) -> None:
         assert (await fetch(amy, file_id))[1] == DATA
 
 
+async def test_a_download_is_cancelled_before_it_is_answered(tmp_path: Path) -> None:
+    async with edge_world(tmp_path, files_per_connection_max=1) as world:
+        room_id, (amy,) = await lobby(world, "amy")
+        file_id = await send_file(amy, room_id, DATA)
+        world.files.describing.clear()
+        await amy.send("file_get", {"file_id": file_id}, id=1)
+        await until(lambda: world.files.downloads)
+        assert await amy.refused("file_get", {"file_id": file_id}) == "conflict"
+        await amy.expect("file_cancel", {"file_id": file_id})
+        assert world.files.downloads[0].is_cancelled
+        world.files.describing.set()
+        answer = await amy.wait_for(lambda frame: frame.get("re") == 1)
+        assert (answer["type"], answer["data"]["code"]) == ("error", "conflict")
+        assert (await fetch(amy, file_id))[1] == DATA  # its place is free again, and nothing else comes
+
+
+async def test_a_cancel_behind_its_get_in_one_write(tmp_path: Path) -> None:
+    async with edge_world(tmp_path) as world:
+        room_id, (amy,) = await lobby(world, "amy")
+        file_id = await send_file(amy, room_id, DATA)
+        world.files.describing.clear()
+        await amy.send("file_get", {"file_id": file_id}, id=1)
+        await amy.send("file_cancel", {"file_id": file_id}, id=2)
+        assert (await amy.wait_for(lambda frame: frame.get("re") == 2))["type"] == "success"
+        assert (await amy.wait_for(lambda frame: frame.get("re") == 1))["data"]["code"] == "conflict"
+        await amy.expect("list_rooms")
+        assert not amy.chunks
+
+
 async def test_a_download_that_fails_is_cancelled_by_the_server(tmp_path: Path) -> None:
     async with edge_world(tmp_path) as world:
         room_id, (amy,) = await lobby(world, "amy")

@@ -304,3 +304,21 @@ async def test_the_files_of_a_room_in_pages(room: rooms_pb2.Room, files: FileCal
     ]  # fmt: skip
     page = await files.list("bob", "tea", page_size=3, before_seq=page.next_before_seq)
     assert ([one.seq for one in page.files], page.next_before_seq) == ([2, 1], 0)
+
+
+async def test_the_same_transfer_is_posted_once(served: ServedRooms, room: rooms_pb2.Room, files: FileCalls) -> None:
+    named = {"transfer_id": "ab" * 16}
+    first = await files.send("alice", room.room_id, DATA, **named)
+    again = await files.offer("alice", room.room_id, DATA, **named)
+    assert (again.file_id, again.offset) == (first.file.file_id, len(DATA))
+    uploading = await files.upload("alice", again.file_id, again.offset)
+    assert uploading.done is not None
+    assert (uploading.done.seq, uploading.done.duplicate) == (first.seq, True)
+    another = await files.offer("alice", room.room_id, DATA, transfer_id="cd" * 16)
+    assert another.file_id != first.file.file_id  # on purpose, a second time
+    # Whoever goes on with what is unfinished calls it by the last name.
+    last = await files.offer("alice", room.room_id, DATA, transfer_id="ef" * 16)
+    assert last.file_id == another.file_id
+    assert (await files.upload("alice", last.file_id, last.offset)).done is not None
+    assert (await files.offer("alice", room.room_id, DATA, transfer_id="ef" * 16)).file_id == last.file_id
+    assert len((await files.list("alice", room.room_id)).files) == 2

@@ -85,8 +85,12 @@ class OfferFileRequest(_message.Message):
     mime: _builtins.str
     """At most 100 printable ASCII characters, or empty."""
     transfer_id: _builtins.str
-    """From a version-1 sender; both come back in File."""
+    """The sender's own name for this transfer, 32 lower-case hex digits or empty; comes back in File. With a hash, the
+    same again (same person, room, name and content) is the same file even when it is posted: so a sender that has not
+    heard the end may ask again without posting twice.
+    """
     piece_bytes: _builtins.int
+    """What a version-1 sender cuts it into; comes back in File."""
     def __init__(
         self,
         *,

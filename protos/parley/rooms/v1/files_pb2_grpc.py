@@ -81,7 +81,7 @@ class FileServiceServicer:
     def OfferFile(self, request, context):
         """Announces a file, and says from where on its bytes are wanted. The same offer again (same person, room, name and
         content) while it is unfinished is the same file: an upload of it that is under way ends with `conflict`, and the
-        offset is what is safely stored. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
+        offset is what is safely stored. With the same transfer_id it is the same file even when it is posted. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
         quota_exceeded (also when the disk is full), overloaded, unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -42,7 +42,7 @@ class FileServiceStub:
     OfferFile: _grpc.UnaryUnaryMultiCallable[_files_pb2.OfferFileRequest, _files_pb2.OfferFileResponse]
     """Announces a file, and says from where on its bytes are wanted. The same offer again (same person, room, name and
     content) while it is unfinished is the same file: an upload of it that is under way ends with `conflict`, and the
-    offset is what is safely stored. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
+    offset is what is safely stored. With the same transfer_id it is the same file even when it is posted. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
     quota_exceeded (also when the disk is full), overloaded, unavailable.
     """
     Upload: _grpc.StreamStreamMultiCallable[_files_pb2.UploadRequest, _files_pb2.UploadResponse]
@@ -79,7 +79,7 @@ class FileServiceAsyncStub(FileServiceStub):
     OfferFile: _aio.UnaryUnaryMultiCallable[_files_pb2.OfferFileRequest, _files_pb2.OfferFileResponse]  # type: ignore[assignment]
     """Announces a file, and says from where on its bytes are wanted. The same offer again (same person, room, name and
     content) while it is unfinished is the same file: an upload of it that is under way ends with `conflict`, and the
-    offset is what is safely stored. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
+    offset is what is safely stored. With the same transfer_id it is the same file even when it is posted. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
     quota_exceeded (also when the disk is full), overloaded, unavailable.
     """
     Upload: _aio.StreamStreamMultiCallable[_files_pb2.UploadRequest, _files_pb2.UploadResponse]  # type: ignore[assignment]
@@ -125,7 +125,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_files_pb2.OfferFileResponse, _abc.Awaitable[_files_pb2.OfferFileResponse]]:
         """Announces a file, and says from where on its bytes are wanted. The same offer again (same person, room, name and
         content) while it is unfinished is the same file: an upload of it that is under way ends with `conflict`, and the
-        offset is what is safely stored. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
+        offset is what is safely stored. With the same transfer_id it is the same file even when it is posted. Errors: bad_request (name, mime, sha256), too_large, no_such_room, not_a_member,
         quota_exceeded (also when the disk is full), overloaded, unavailable.
         """
 

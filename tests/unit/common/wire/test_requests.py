@@ -38,8 +38,15 @@ FULL: dict[str, tuple[dict[str, Any], set[str]]] = {
     "history": ({"room_id": "lobby", "after": 3, "limit": 10}, {"after", "limit"}),
     "heartbeat": ({}, set()),
     "file_offer": (
-        {"room_id": "lobby", "name": "a.png", "size": 5, "sha256": HEX64, "mime": "image/png"},
-        {"mime"},
+        {
+            "room_id": "lobby",
+            "name": "a.png",
+            "size": 5,
+            "sha256": HEX64,
+            "mime": "image/png",
+            "transfer_id": HEX32,
+        },  # fmt: skip
+        {"mime", "transfer_id"},
     ),
     "file_get": ({"file_id": HEX32, "offset": 7}, {"offset"}),
     "file_list": ({"room_id": "lobby", "before": 7, "limit": 10}, {"before", "limit"}),
