@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-dev run test lint protos lock bench chaos
+.PHONY: setup setup-dev run test lint protos lock bench chaos compose-up compose-down test-compose
 
 setup: $(VENV)/.runtime
 
@@ -45,3 +45,15 @@ bench: setup-dev
 # For instance CHAOS_ARGS="--runs 50 --seconds 60 --parallel 3".
 chaos: setup-dev
 	$(BIN)/python -m tests.chaos.series $(CHAOS_ARGS)
+
+# The stack in containers. For instance COMPOSE_ARGS="--scale edge=3".
+compose-up:
+	deploy/compose-up $(COMPOSE_ARGS)
+
+# Stops it; what people wrote stays in its volumes.
+compose-down:
+	deploy/compose-down
+
+# Starts the stack in the engine of this machine, breaks it, looks at it, and takes it down with all that it had.
+test-compose: setup-dev
+	$(BIN)/python -m pytest -m compose tests/compose --timeout 600

@@ -30,7 +30,7 @@ from services.common.identity import ADMIN, SERVICES, Identity, is_admin_name
 from services.common.rpc_client import internal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 CA_LIFE: Final = timedelta(days=3_650)  # replacing it means telling every client; nobody should have to
 LEAF_LIFE: Final = timedelta(days=365)
@@ -103,6 +103,22 @@ def make_admin(directory: Path, name: str, *, now: datetime | None = None) -> tu
     with _locked(directory):
         grpc_ca = _ensure_authority(directory, "grpc", now)
         return _ensure_leaf(directory, f"admin-{name}", leaf, grpc_ca, now)
+
+
+def ensure_storage(
+    directory: Path, names: Iterable[str], *, now: datetime | None = None
+) -> tuple[Path, dict[str, tuple[Path, Path]]]:
+    """An authority for servers that are not ours (PostgreSQL, Redis), and a certificate for each host name.
+
+    It is their own, so that no key of theirs counts as a service or as an edge. Raises OSError, ValueError.
+    """
+    now = now or datetime.now(UTC)
+    with _locked(directory):
+        authority = _ensure_authority(directory, "storage", now)
+        leaves = {name: _Leaf(name, tuple(_host_names(name)), (_SERVER,)) for name in names}
+        return authority.path, {
+            name: _ensure_leaf(directory, f"storage-{name}", leaf, authority, now) for name, leaf in leaves.items()
+        }
 
 
 def _service_leaf(service: str) -> _Leaf:

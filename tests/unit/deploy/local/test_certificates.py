@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from deploy.local import certificates
-from deploy.local.certificates import ensure_stack, make_admin
+from deploy.local.certificates import ensure_stack, ensure_storage, make_admin
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,3 +231,18 @@ def test_several_that_start_at_once_make_one_set(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     ensure_stack(tmp_path, now=NOW)
     assert changed(tmp_path, before) == set()
+
+
+def test_storage_has_an_authority_of_its_own(tmp_path: Path) -> None:
+    stack = ensure_stack(tmp_path, now=NOW)
+    ca, pairs = ensure_storage(tmp_path, ["postgres", "redis"], now=NOW)
+    for host, (path, _) in pairs.items():
+        certificate = load(path)
+        certificate.verify_directly_issued_by(load(ca))
+        assert names(certificate) == {host}
+        assert usages(certificate) == {SERVER}
+        for other in (stack.grpc_ca, stack.client_ca):
+            assert certificate.issuer != load(other).subject
+    before = snapshot(tmp_path)
+    ensure_storage(tmp_path, ["postgres", "redis"], now=NOW)
+    assert not changed(tmp_path, before)
