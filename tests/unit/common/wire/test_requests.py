@@ -45,7 +45,7 @@ FULL: dict[str, tuple[dict[str, Any], set[str]]] = {
             "sha256": HEX64,
             "mime": "image/png",
             "transfer_id": HEX32,
-        },  # fmt: skip
+        },
         {"mime", "transfer_id"},
     ),
     "file_get": ({"file_id": HEX32, "offset": 7}, {"offset"}),
