@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=LOOPBACK, metavar="H", help="address for clients (default: %(default)s)")
     parser.add_argument("--port", type=int, default=CLIENT_PORT, metavar="P", help="first edge's port (default: 8888)")
     parser.add_argument("--edges", type=int, default=1, metavar="N", help="edge processes, on ports P, P+1, …")
-    parser.add_argument("--rooms", type=int, default=1, metavar="N", help="rooms processes; for now only 1")
+    parser.add_argument("--rooms", type=int, default=1, metavar="N", help="rooms processes (default: 1)")
     _add_server(parser, "database", "PostgreSQL for accounts, rooms and messages (default: SQLite files in the home)")
-    _add_server(parser, "redis", "Redis, for several rooms processes; not supported yet")
+    _add_server(parser, "redis", "Redis, by which several rooms processes wake each other")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file for the services")
 
 
@@ -79,12 +79,12 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
     redis = _server(arguments, "redis", REDIS_SCHEMES)
     if not 1 <= arguments.rooms <= ROOMS_MAX:
         raise StartError(f"--rooms {arguments.rooms}: between 1 and {ROOMS_MAX}")
-    if arguments.rooms > 1:
+    if arguments.rooms > 1 and (database is None or redis is None):
         raise StartError(
-            f"--rooms {arguments.rooms}: only 1 works for now: rooms processes cannot wake each other over Redis yet"
+            f"--rooms {arguments.rooms}: needs --database, which they share, and --redis, by which they wake each other"
         )
-    if redis is not None:
-        raise StartError("--redis: no service uses Redis yet; one rooms process needs none")
+    if redis is not None and database is None:
+        raise StartError("--redis: needs --database: what is in files of this home belongs to one process")
     return Options(
         home=arguments.home.resolve(),
         host=arguments.host,

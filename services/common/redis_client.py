@@ -99,6 +99,11 @@ class RedisAccess:
         parts = urlsplit(self.url)
         return f"{parts.hostname}:{parts.port or _PORT}"
 
+    def scoped(self, name: str) -> str:
+        """The name of a key or channel of Parley's. It holds the number of the database, because channels are the
+        same in all of them: two installations may share a server by different numbers."""
+        return f"parley:{urlsplit(self.url).path.strip('/') or 0}:{name}"
+
     @property
     def connection_class(self) -> type[Connection]:
         """The class of a connection to it, which takes `arguments`."""

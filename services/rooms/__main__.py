@@ -16,7 +16,6 @@ from services.common.rpc_server import RpcServer
 from services.common.tasks import TaskSet
 from services.common.telemetry import Telemetry
 from services.rooms.attendance import Attendance
-from services.rooms.bus import LocalBus
 from services.rooms.config import RoomsConfig
 from services.rooms.counts import RoomsCounts
 from services.rooms.directory import Directory, Quotas
@@ -26,6 +25,7 @@ from services.rooms.files.local_contents import LocalContents
 from services.rooms.files.servicer import FileServicer
 from services.rooms.log import MessageLog
 from services.rooms.presence import Presence
+from services.rooms.redis_bus import open_bus
 from services.rooms.repair import Repair
 from services.rooms.servicer import RoomsAdminServicer, RoomsServicer
 from services.rooms.store import count_rooms
@@ -33,10 +33,8 @@ from services.rooms.stream import Stream
 from services.rooms.streams import Streams
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
-_ALLOW: Final = dict.fromkeys(
-    ("parley.rooms.v1.RoomsService", "parley.rooms.v1.RoomFeedService", "parley.rooms.v1.FileService"),
-    frozenset({"edge"}),
-) | {"parley.rooms.v1.RoomsAdminService": frozenset({"admin"})}
+_EDGES: Final = ("parley.rooms.v1.RoomsService", "parley.rooms.v1.RoomFeedService", "parley.rooms.v1.FileService")
+_ALLOW: Final = dict.fromkeys(_EDGES, frozenset({"edge"})) | {"parley.rooms.v1.RoomsAdminService": frozenset({"admin"})}
 
 
 async def serve(config: RoomsConfig, stop: Stop) -> None:
@@ -47,12 +45,11 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
     migrate(config.url, _MIGRATIONS, access=config.access)
     database = Database(config.url, access=config.access, on_commit=counts.on_commit)
     contents = LocalContents(config.files_path)
-    bus = LocalBus()
+    bus = open_bus(config.redis_access, clock=clock, counts=counts.bus)
     try:
         counts.room_count = await database.read(count_rooms)
-        attendance = Attendance(
-            Presence(grace_s=config.presence_grace_s, crowd=config.presence_crowd), bus=bus, clock=clock
-        )
+        presence = Presence(grace_s=config.presence_grace_s, crowd=config.presence_crowd)
+        attendance = Attendance(presence, bus=bus, clock=clock)
         log = MessageLog(database, bus=bus, clock=clock, counts=counts, pending_max=config.publish_queue_max)
         quotas = Quotas(owned_max=config.rooms_per_owner_max, joined_max=config.rooms_per_member_max)
         directory = Directory(database, attendance=attendance, bus=bus, clock=clock, quotas=quotas, counts=counts)
@@ -79,6 +76,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         rooms_pb2_grpc.add_RoomsAdminServiceServicer_to_server(admin, server.grpc)
         feed_pb2_grpc.add_RoomFeedServiceServicer_to_server(feed, server.grpc)
         files_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(library, counts.files), server.grpc)
+        bus.start(tasks)
         attendance.start(tasks)
         library.start(tasks)
         repair.start(tasks, is_shared=config.is_shared)
@@ -90,6 +88,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         await server.stop()
     finally:
         await tasks.close()
+        await bus.close()
         await contents.close()
         await database.close()
         await telemetry.shutdown()

@@ -20,6 +20,7 @@ from services.rooms.messages import Run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from services.common.tasks import TaskSet
     from services.rooms.presence import Change
     from services.rooms.presence_news import News
 
@@ -83,6 +84,19 @@ class Bus(Protocol):
         """Whether there may be other instances."""
         ...
 
+    @property
+    def is_up(self) -> bool:
+        """Whether events of other instances can be expected to arrive."""
+        ...
+
+    def start(self, tasks: TaskSet) -> None:
+        """Begins to carry events to other instances and from them."""
+        ...
+
+    async def close(self) -> None:
+        """Ends; the tasks have ended before."""
+        ...
+
     def publish(self, event: Run | MembershipEnded) -> None:
         """Sends an event to all listeners, here and elsewhere. Never waits, never raises."""
         ...
@@ -104,11 +118,18 @@ class LocalBus:
     """The bus of an installation with one rooms instance: a loop over its listeners."""
 
     is_shared = False
+    is_up = True
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._waiting: deque[Event] = deque()
         self._is_delivering = False
+
+    def start(self, tasks: TaskSet) -> None:
+        """There is nothing to start."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
     def publish(self, event: Run | MembershipEnded) -> None:
         """As deliver: there is no other instance."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.common.config import ServiceConfig
 from services.common.db import PostgresAccess
+from services.common.redis_client import RedisAccess
 from services.rooms.files.rules import FileLimits
 from services.rooms.presence import CROWD, GRACE_S
 
@@ -23,6 +24,12 @@ class RoomsConfig(ServiceConfig):
     database_url: str | None = None
     database_password_file: Path | None = None
     database_ca_file: Path | None = None
+
+    redis_url: str | None = field(default=None, repr=False)
+    redis_password_file: Path | None = None
+    redis_ca_file: Path | None = None
+    """Where rooms instances wake each other, `redis://…` or `rediss://…`; needed where there are several. They must
+    share a database that can be shared, too."""
 
     rooms_per_owner_max: int = 100
     """One person cannot fill the list of rooms; a community that needs more has several owners."""
@@ -95,6 +102,10 @@ class RoomsConfig(ServiceConfig):
         for key in ("presence_grace_s", "file_retention_days", "unfinished_retention_hours", "disk_free_bytes_min"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative")
+        if self.redis_access is not None:
+            self.redis_access.arguments()  # reads the password
+            if not self.is_shared:
+                raise ValueError("redis_url: needs a database that several instances can share, PostgreSQL")
 
     @property
     def files_path(self) -> Path:
@@ -127,6 +138,15 @@ class RoomsConfig(ServiceConfig):
         """What a PostgreSQL URL leaves out."""
         return PostgresAccess(
             schema="rooms", name=self.name, password_file=self.database_password_file, ca_file=self.database_ca_file
+        )
+
+    @property
+    def redis_access(self) -> RedisAccess | None:
+        """Where Redis is, if there is one. Raises ValueError."""
+        if self.redis_url is None:
+            return None
+        return RedisAccess(
+            url=self.redis_url, name=self.name, password_file=self.redis_password_file, ca_file=self.redis_ca_file
         )
 
     @property

@@ -29,6 +29,16 @@ class FileCounts:
         self._counters.gauge("parley.rooms.files.downloads", "1", "Downloads under way.", downloads)
 
 
+class BusCounts:
+    """The metrics of a bus between instances."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.sent = counters.counter("parley.rooms.bus.sent", "1", "Batches that were told to other instances.")
+        self.failed = counters.counter("parley.rooms.bus.failed", "1", "Batches that could not be told.")
+        self.dropped = counters.counter("parley.rooms.bus.dropped", "1", "Events that did not fit into the queue.")
+        self.lost = counters.counter("parley.rooms.bus.lost", "1", "Times that others' events may have been missed.")
+
+
 class RoomsCounts:
     """The service's metrics."""
 
@@ -49,6 +59,7 @@ class RoomsCounts:
             "parley.rooms.feed.pages_read", "1", "Pages of the log that streams which were behind have read."
         )
         self.files = FileCounts(counters)
+        self.bus = BusCounts(counters)
         self._counters = counters
         self.room_count = 0
         counters.gauge("parley.rooms.count", "1", "Rooms.", lambda: self.room_count)

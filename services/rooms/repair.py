@@ -4,7 +4,7 @@ Every second, and at once where the bus knows that it has lost something, the en
 ended memberships are read. So a lost last message, which no jump would show, is at most so much late, and nothing but
 the database is needed for that: with the bus dead this is how everything arrives that other instances write.
 
-Presence is in no database. After a loss the edges are asked again who is here.
+Presence is in no database. After a loss, and while the bus is down, the edges are asked again who is here.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class Repair:
 
     def _ask(self) -> None:
         now = self._clock.monotonic()
-        if self._asks_at and self._asks_at[0] <= now and self._asked_at + ASK_INTERVAL_S <= now:
+        is_due = not self._bus.is_up or (self._asks_at and self._asks_at[0] <= now)
+        if is_due and self._asked_at + ASK_INTERVAL_S <= now:
             self._asks_at = [at for at in self._asks_at if at > now]
             self._asked_at = now
             self._streams.ask_who_is_here()

@@ -48,8 +48,6 @@ def test_edges_take_neighbouring_ports() -> None:
         (("--database", ""), "--database"),
         (("--database", "postgresql://x", "--redis", "http://x"), "--redis"),
         (("--redis", "redis://x"), "--redis"),
-        (("--database", "postgresql://x", "--redis", "redis://x"), "--redis"),
-        (("--rooms", "2", "--database", "postgresql://x", "--redis", "redis://x"), "--rooms"),
         (("--database-password-file", "/dev/null"), "--database-password-file"),
         (("--redis-ca-file", "/dev/null"), "--redis-ca-file"),
         (("--database", "postgresql://x", "--database-ca-file", "/no/such"), "--database-ca-file"),
@@ -68,6 +66,13 @@ def test_a_database_outside_the_stack_is_taken_with_its_files(tmp_path: Path) ->
         *("--database-ca-file", str(secret)),
     )
     assert made.database == options.Server(url="postgresql://db/parley", password_file=secret, ca_file=secret)
+
+
+def test_several_rooms_processes_share_a_database_and_redis() -> None:
+    made = parse("--rooms", "2", "--database", "postgresql://db/parley", "--redis", "rediss://cache/1")
+    assert made.rooms == 2
+    assert made.redis == options.Server(url="rediss://cache/1")
+    assert parse("--database", "postgresql://db/parley", "--redis", "redis://cache").rooms == 1
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
