@@ -1,8 +1,8 @@
 """Texts that wait to be acknowledged: in order, each under its key, sent again until the server says what became of it.
 
 The server stores a key once, so sending again is always safe. Within a room the order is the order in which the texts
-were written: once one of them was turned away, the rest of that room goes out one at a time, because what follows
-would overtake it.
+were written. Each says whether it follows one that has no answer yet: when that is turned away, the server turns away
+all that follow it. Then the rest of that room goes out one at a time, beginning with the first.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ WORTH_RETRYING = frozenset({"rate_limited", "overloaded", "unavailable", "unknow
 
 @dataclass
 class Text:
-    """A text on its way."""
+    """A text on its way. `follows`: one in front of it had no answer yet when this one was sent."""
 
     key: str
     room_id: str
     text: str
     is_in_flight: bool = False
     refusals: int = 0
+    follows: bool = False
 
 
 @dataclass
@@ -76,6 +77,7 @@ class Outbox:
                     break
                 if not text.is_in_flight:
                     text.is_in_flight = True
+                    text.follows = index > 0
                     due.append(text)
         return due
 

@@ -126,7 +126,7 @@ class Sender:
         for text in self._outbox.take_due(now):
             connection.send(
                 "text_message",
-                {"text": text.text, "key": text.key},
+                {"text": text.text, "key": text.key, "follows": text.follows},
                 room_id=text.room_id,
                 on_answer=partial(self._answered, connection, text.key),
                 timeout_s=ANSWER_TIMEOUT_S,

@@ -339,7 +339,7 @@ class Connection(asyncio.BufferedProtocol):
         if retry_after_s is None:
             self._shared.traffic.texts_received.add()
         else:
-            self.text_refused(text, ErrorCode.OVERLOADED, OVERLOADED, retry_after_s, now)
+            text.refuse(ErrorCode.OVERLOADED, OVERLOADED, retry_after_s, now)
 
     def _offer_command(self, command: Command, now: float) -> None:
         command.connection = self

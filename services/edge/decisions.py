@@ -16,6 +16,7 @@ from services.common.wire.codes import ErrorCode
 from services.common.wire.envelope import RequestId
 from services.common.wire.requests import Request
 from services.edge.qos.classes import QosClass
+from services.edge.runs import Run
 
 
 class User(msgspec.Struct, frozen=True):
@@ -69,6 +70,20 @@ class Text(msgspec.Struct, gc=False):
     number: int = 0
     size: int = 0
     is_written: bool = False
+    # Where the client says how its texts follow each other.
+    run: Run | None = None
+    place: int = 0
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a text in front of this one was turned away, so that this one must not be taken."""
+        return self.run is not None and self.run.is_cut_off(self.place)
+
+    def refuse(self, code: ErrorCode, message: str, retry_after_s: float | None, now: float) -> None:
+        """Turn the text away, and with it what follows; its connection is told."""
+        if self.run is not None:
+            self.run.turn_away(self.place, code, retry_after_s)
+        self.connection.text_refused(self, code, message, retry_after_s, now)
 
 
 class Close(msgspec.Struct, frozen=True):

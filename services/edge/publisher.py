@@ -116,7 +116,7 @@ class Publisher:
 
     def submit(self, text: Text, now: float) -> None:
         """Take a text; its connection is told what became of it."""
-        if now - text.received_at >= self._timeout_s:  # it waited for room, and nobody expects it any more
+        if now - text.received_at >= self._timeout_s or text.is_cut_off:  # it waited for room, and is not expected
             self._refuse((text,), now)
             return
         text.number = self._next_number()
@@ -129,10 +129,13 @@ class Publisher:
         self._unwritten.append(text)
 
     def connected(self) -> None:
-        """There is a stream, and it is new: everything unresolved is to be written to it."""
+        """There is a stream, and it is new: everything unresolved is to be written to it.
+
+        Texts that are cut off are left to expire.
+        """
         self._is_connected = True
         self._batch_ends.clear()
-        self._unwritten = list(self._pending.values())
+        self._unwritten = [text for text in self._pending.values() if not text.is_cut_off]
 
     def disconnected(self) -> None:
         """The stream is lost."""
@@ -156,7 +159,7 @@ class Publisher:
         pending = sorted([*self._pending.values(), *texts], key=_number)
         self._pending.clear()
         self._pending.update((text.number, text) for text in pending)
-        self._unwritten = sorted([*self._unwritten, *texts], key=_number)
+        self._unwritten = sorted([*self._unwritten, *(text for text in texts if not text.is_cut_off)], key=_number)
         self._wake_feed()
 
     def fill(self, request: feed_pb2.AttachRequest) -> None:
@@ -199,29 +202,48 @@ class Publisher:
             self._bytes -= text.size
             if result.error_code:
                 code = _code(result.error_code)
-                text.connection.text_refused(text, code, refusal_text(code), result.retry_after_s or None, now)
+                text.refuse(code, refusal_text(code), result.retry_after_s or None, now)
                 continue
             self._count_stored(now - text.received_at, 1)
             text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
+        if results:
+            self._cut_off(now)
         self._settle()
 
     def expire(self, now: float) -> int:
-        """Give up texts that have waited for too long; return how many."""
-        expired = [text for text in self._pending.values() if now - text.received_at >= self._timeout_s]
-        if not expired:
-            return 0
-        for text in expired:
+        """Give up texts that have waited for too long; return how many.
+
+        With a text goes all that its connection has sent to the room behind it: its sender, who may well send it
+        again, here or elsewhere, must not find what came later stored in front of it.
+        """
+        expired = []
+        origins = set()
+        for text in self._pending.values():
+            origin = (id(text.connection), text.room_id)
+            if now - text.received_at >= self._timeout_s or origin in origins or text.is_cut_off:
+                origins.add(origin)
+                expired.append(text)
+        self._give_up(expired, now)
+        return len(expired)
+
+    def _cut_off(self, now: float) -> None:
+        """Give up what was not written yet and is behind a text that was turned away."""
+        self._give_up([text for text in self._unwritten if text.is_cut_off], now)
+
+    def _give_up(self, texts: Sequence[Text], now: float) -> None:
+        if not texts:
+            return
+        for text in texts:
             del self._pending[text.number]
             self._bytes -= text.size
         self._unwritten = [text for text in self._unwritten if text.number in self._pending]
-        self._refuse(expired, now)
+        self._refuse(texts, now)
         self._settle()
-        return len(expired)
 
     def _refuse(self, texts: Iterable[Text], now: float) -> None:
         for text in texts:
             code = ErrorCode.UNKNOWN_OUTCOME if text.is_written else ErrorCode.UNAVAILABLE
-            text.connection.text_refused(text, code, refusal_text(code), None, now)
+            text.refuse(code, refusal_text(code), None, now)
 
     def _settle(self) -> None:
         ends = self._batch_ends

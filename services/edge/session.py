@@ -35,6 +35,7 @@ from services.common.wire.text_frames import parse_text_frame
 from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
 from services.edge.qos.classes import QosClass, class_of
 from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, KNOWN, LOGINS
+from services.edge.runs import CUT_OFF, Run, Runs
 from services.edge.token_bucket import TokenBucket
 
 _NORMAL: Final = QosClass.NORMAL
@@ -52,7 +53,8 @@ _BROKEN: Final = {
 }
 
 _NO_ROOM: Final = "you are not in a room: join one first"
-
+_TOO_FAST: Final = "you are sending faster than is allowed"
+_TOO_MANY: Final = "too many of your messages are under way"
 
 _PIECES_HELD_MAX: Final = 8
 """Pieces of version-1 files that may be held: they are large, and wait for each other."""
@@ -108,6 +110,7 @@ class Session:
         "_faults",
         "_held",
         "_rules",
+        "_runs",
         "client",
         "current_room",
         "desk",
@@ -131,6 +134,7 @@ class Session:
         self._held: deque[tuple[Request, RequestId | None, int | None]] | None = None
         self._commands: TokenBucket | None = None
         self._faults: TokenBucket | None = None
+        self._runs: Runs | None = None  # from the first text on that says how it follows others
 
     # What the connection reports.
 
@@ -144,7 +148,7 @@ class Session:
         if self.user is not None and self._barrier is None and (text := parse_text_frame(frame)) is not None:
             data = text.data
             room_id = data.room_id if data.room_id is not None else text.room_id
-            return [self._decide_text(room_id, data.text, data.key, text.id, text.priority, now)]
+            return [self._decide_text(room_id, data.text, data.key, data.follows, text.id, text.priority, now)]
         try:
             envelope = parse(frame)
             request = parse_request(envelope)
@@ -248,7 +252,7 @@ class Session:
         if self.user is None and kind not in BEFORE_LOGIN:
             return self._fault(_refusal(request, re, ErrorCode.NOT_AUTHENTICATED, "log in first"), now)
         if isinstance(request, TextMessage):
-            return [self._decide_text(request.room_id, request.text, request.key, re, priority, now)]
+            return [self._decide_text(request.room_id, request.text, request.key, request.follows, re, priority, now)]
         if isinstance(request, FileAck) and self.desk is not None and self.desk.acknowledge(request):
             return []
         if kind is not FileTransfer and (wait_s := self._take_command(now)) > 0:
@@ -288,6 +292,7 @@ class Session:
         room_id: str | None,
         text: str,
         key: str | None,
+        follows: bool | None,
         re: RequestId | None,
         priority: int | None,
         now: float,
@@ -301,20 +306,29 @@ class Session:
             if self.current_room is None:
                 return _refusal(TextMessage, re, ErrorCode.NOT_A_MEMBER, _NO_ROOM)
             room_id = self.current_room
+        run = None if follows is None else self._run(room_id, follows=follows)
+        if run is not None and run.code is not None:
+            return _refusal(TextMessage, re, run.code, CUT_OFF, retry_after_s=run.retry_after_s)
         if (wait_s := bucket.take(now)) > 0:
-            message = "you are sending faster than is allowed"
-            return _refusal(TextMessage, re, ErrorCode.RATE_LIMITED, message, retry_after_s=wait_s)
+            return _turn_away(run, re, ErrorCode.RATE_LIMITED, _TOO_FAST, wait_s)
         if self.texts_under_way >= self._rules.texts_max:
-            message = "too many of your messages are under way"
-            return _refusal(TextMessage, re, ErrorCode.OVERLOADED, message, retry_after_s=_TEXTS_RETRY_S)
+            return _turn_away(run, re, ErrorCode.OVERLOADED, _TOO_MANY, _TEXTS_RETRY_S)
         self.texts_under_way += 1
         qos_class = _NORMAL if priority is None or priority >= _NORMAL else _LOW
-        return Text(room_id, text, key, re, qos_class, user.user_id, user.username, now)
+        decision = Text(room_id, text, key, re, qos_class, user.user_id, user.username, now)
+        if run is not None:
+            decision.run, decision.place = run, run.add()
+        return decision
+
+    def _run(self, room_id: str, *, follows: bool) -> Run:
+        if self._runs is None:
+            self._runs = Runs()
+        return self._runs.of(room_id, follows=follows)
 
     def _release(self, now: float) -> list[Decision]:
         """Decide about held frames until one of them is a barrier again."""
         decisions: list[Decision] = []
-        while self._held and self._barrier is None:
+        while self._held and self._barrier is None and not (decisions and type(decisions[-1]) is Close):
             request, re, priority = self._held.popleft()
             decisions += self._decide(request, re, priority, now)
         if not self._held:
@@ -376,3 +390,10 @@ def _refusal(
     details: dict[str, Any] | None = None,
 ) -> Reply:
     return failure(request.type, re, code, message, retry_after_s=retry_after_s, details=details)
+
+
+def _turn_away(run: Run | None, re: RequestId | None, code: ErrorCode, message: str, retry_after_s: float) -> Reply:
+    """Refuse a text, and with it what follows."""
+    if run is not None:
+        run.turn_away(run.add(), code, retry_after_s)
+    return _refusal(TextMessage, re, code, message, retry_after_s=retry_after_s)

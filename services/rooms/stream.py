@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
+from services.common.wire.codes import ErrorCode
 from services.rooms.follow import Follow, Piece
 from services.rooms.messages import Head, Run, split
 from services.rooms.presence import Action, Change
@@ -41,6 +42,9 @@ PAGE_MAX: Final = 200
 
 HEADS_MAX: Final = 1_000
 """Rooms whose position is asked for in one read, so that an edge that starts with 10,000 rooms makes ten."""
+
+_PASSING: Final = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED})
+"""Refusals that say nothing against a message."""
 
 _RETRY_S: Final = 1.0
 _log = get_logger(__name__)
@@ -132,6 +136,10 @@ class Stream:
             self.stop()
         else:
             self._results += zip(publishes, outcomes, strict=True)
+            if outcomes and outcomes[0].code in _PASSING:  # what is refused so is refused together
+                # It may come again, and what is on its way behind it must not be stored before. On the next stream
+                # the edge sends what it then wants.
+                self.stop()
         self._something_waits.set()
 
     def add_ended(self, ended: MembershipEnded) -> None:

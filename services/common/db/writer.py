@@ -5,6 +5,9 @@ answered after that one is synced. So nothing waits when the system is idle, and
 There are two forms of work in the one queue, kept in order: single functions, each behind a savepoint of its own so
 that one that raises spoils no other; and, for the hot path, items of a `Writer`, which are handed to its `handle_batch`
 as whole lists. Results go back to the event loop with one call per transaction.
+
+Items stay in order even through a failure: those of a transaction that fails take along what was queued behind them
+before the event loop heard of it. So whoever submits in order, and asks again where it failed, is stored in order.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ _RETRY_AFTER_S: Final = 1.0
 
 _SWALLOWED: Final = "work has gone on after a failed statement, without a savepoint: PostgreSQL stores none of it"
 
-_Job = tuple["asyncio.Future[Any]", "HandleBatch[Any, Any] | None", Any]
+# The last is the era in which it was queued, which ends when a failure of items has been told.
+_Job = tuple["asyncio.Future[Any]", "HandleBatch[Any, Any] | None", Any, int]
 _Outcome = tuple["asyncio.Future[Any]", Any]
 _log = get_logger(__name__)
 
@@ -80,6 +84,10 @@ class WriterThread:
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
         self._closed = False
+        self._era = 0
+        # Of the writer thread: the era in which items failed, and why; and whether the loop is still to hear of it.
+        self._failed: tuple[int, BaseException] | None = None
+        self._is_failure_untold = False
 
     def enqueue(self, handle_batch: HandleBatch[Any, Any] | None, payload: Any) -> asyncio.Future[Any]:
         """Queues an item for `handle_batch`, or, with None, a function that takes the connection."""
@@ -91,7 +99,7 @@ class WriterThread:
             raise ParleyError(ErrorCode.OVERLOADED, "too much waits to be stored", retry_after_s=_RETRY_AFTER_S)
         assert self._loop is not None
         future = self._loop.create_future()
-        self._queue.put((future, handle_batch, payload))
+        self._queue.put((future, handle_batch, payload, self._era))
         return future
 
     async def close(self) -> None:
@@ -119,9 +127,29 @@ class WriterThread:
             is_open = len(batch) == len(more) + 1
             if batch:
                 started = time.perf_counter()
-                outcomes = self._store(batch)
+                outcomes = self._store_in_order(batch)
                 self._post(outcomes, time.perf_counter() - started)
         self._drop_connection()
+
+    def _store_in_order(self, batch: list[_Job]) -> list[_Outcome]:
+        """Runs the batch but for the items that are behind others that have failed."""
+        if self._failed is None:
+            return self._store(batch)
+        era, failure = self._failed
+        if all(job[3] > era for job in batch):
+            self._failed = None
+            return self._store(batch)
+        behind = [job for job in batch if job[1] is not None and job[3] <= era]
+        rest = [job for job in batch if job[1] is None or job[3] > era]
+        outcomes: list[_Outcome] = [(job[0], failure) for job in behind]
+        return outcomes + self._store(rest) if rest else outcomes
+
+    def _fail(self, batch: list[_Job], failure: BaseException) -> list[_Outcome]:
+        """What the callers of the batch are told, and those of the items behind it."""
+        if any(job[1] is not None for job in batch):
+            self._failed = (self._era, failure)
+            self._is_failure_untold = True
+        return [(job[0], failure) for job in batch]
 
     def _store(self, batch: list[_Job], *, may_retry: bool = True) -> list[_Outcome]:
         """Runs the batch in one transaction; each job's future with its result or its exception."""
@@ -132,8 +160,7 @@ class WriterThread:
             self._roll_back()
             if may_retry and _may_run_again(error):
                 return self._store_again(batch, error)
-            failure = translate(error)
-            return [(future, failure) for future, _, _ in batch]
+            return self._fail(batch, translate(error))
         try:
             connection.commit()
         except Exception as error:  # noqa: BLE001 - every caller of the batch is told
@@ -145,13 +172,12 @@ class WriterThread:
                 # Some of it may have reached the disk, so `unavailable`, which says "not stored", would be a lie.
                 failure = ParleyError(ErrorCode.UNKNOWN_OUTCOME, "the storage failed while it was committing")
                 failure.__cause__ = error
-            return [(future, failure) for future, _, _ in batch]
+            return self._fail(batch, failure)
         return outcomes
 
     def _store_again(self, batch: list[_Job], error: Exception) -> list[_Outcome]:
         """Nothing has been committed, so functions run once more; items may be known to their handler, and fail."""
-        failure = translate(error)
-        outcomes: list[_Outcome] = [(future, failure) for future, handle_batch, _ in batch if handle_batch is not None]
+        outcomes = self._fail([job for job in batch if job[1] is not None], translate(error))
         functions = [job for job in batch if job[1] is None]
         return outcomes + self._store(functions, may_retry=False) if functions else outcomes
 
@@ -164,15 +190,15 @@ class WriterThread:
             run = list(jobs)
             is_alone = len(run) == len(batch)
             if handle_batch is not None:
-                items = [payload for _, _, payload in run]
+                items = [job[2] for job in run]
                 results = self._attempt(connection, handle_batch, items, is_alone=is_alone)
                 if isinstance(results, BaseException):
                     results = [results] * len(run)
                 elif len(results) != len(run):
                     raise AssertionError(f"{len(results)} results for {len(run)} items")
-                outcomes += zip((future for future, _, _ in run), results, strict=True)
+                outcomes += zip((job[0] for job in run), results, strict=True)
             else:
-                for future, _, work in run:
+                for future, _, work, _ in run:
                     outcomes.append((future, self._attempt(connection, work, is_alone=len(batch) == 1)))
         return outcomes
 
@@ -224,11 +250,12 @@ class WriterThread:
     def _post(self, outcomes: list[_Outcome], seconds: float) -> None:
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(self._answer, outcomes, seconds)
+            self._loop.call_soon_threadsafe(self._answer, outcomes, seconds, self._is_failure_untold)
+            self._is_failure_untold = False
         except RuntimeError:  # the loop was closed without closing the database: nobody waits any more
             _log.warning("results of a commit came after the end of the event loop", count=len(outcomes))
 
-    def _answer(self, outcomes: list[_Outcome], seconds: float) -> None:
+    def _answer(self, outcomes: list[_Outcome], seconds: float, has_failed: bool) -> None:
         for future, value in outcomes:
             if future.done():
                 continue  # its caller has gone; what it asked for is stored nevertheless
@@ -236,8 +263,15 @@ class WriterThread:
                 future.set_exception(value)
             else:
                 future.set_result(value)
+        if has_failed:
+            assert self._loop is not None
+            self._loop.call_soon(self._begin_era)  # behind the callbacks of these futures
         if self._on_commit is not None:
             self._on_commit(len(outcomes), seconds)
+
+    def _begin_era(self) -> None:
+        """Whoever had something in a failed transaction has been told: what they queue now comes behind nothing."""
+        self._era += 1
 
 
 def _may_run_again(error: BaseException) -> bool:

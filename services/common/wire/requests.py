@@ -115,12 +115,16 @@ class UserList(msgspec.Struct, frozen=True):
 
 
 class TextMessage(msgspec.Struct, frozen=True, gc=False):
-    """A text for a room; without ``room_id``, for the current room of a version-1 client."""
+    """A text for a room; without ``room_id``, for the current room of a version-1 client.
+
+    ``follows`` says whether the sender's text in front of it, in this room, has no answer yet.
+    """
 
     type: ClassVar[str] = "text_message"
     text: str
     room_id: _RoomRef | None = None
     key: _Key | None = None
+    follows: bool | None = None
 
 
 class History(msgspec.Struct, frozen=True):
@@ -295,14 +299,16 @@ def _ordinary_text(envelope: Envelope) -> TextMessage | None:
     if room_id is None:
         room_id = envelope.room_id
     key = data.get("key", "-")
+    follows = data.get("follows", False)
     if (
         type(text) is str
         and 0 < len(text) <= limits.MAX_TEXT_CHARS
         and (room_id is None or _is_ordinary(room_id, limits.MAX_ROOM_REF_CHARS))
         and _is_ordinary(key, limits.MAX_KEY_CHARS)
+        and type(follows) is bool
         and is_clean_text(text)
     ):
-        return TextMessage(text, room_id, key if "key" in data else None)
+        return TextMessage(text, room_id, key if "key" in data else None, follows if "follows" in data else None)
     return None
 
 

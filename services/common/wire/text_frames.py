@@ -24,11 +24,12 @@ _RoomRef = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ROOM_REF_CHAR
 
 
 class TextData(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """The ``data`` of a text message; ``key`` is None where there is none."""
+    """The ``data`` of a text message; ``key`` and ``follows`` are None where there is none."""
 
     text: Annotated[str, Meta(min_length=1, max_length=limits.MAX_TEXT_CHARS)]
     room_id: _RoomRef = _ABSENT
     key: Annotated[str, Meta(min_length=1, max_length=limits.MAX_KEY_CHARS)] = _ABSENT
+    follows: bool | None = None
 
 
 class TextFrame(msgspec.Struct, gc=False, forbid_unknown_fields=True, tag="text_message", tag_field="type"):

@@ -10,6 +10,7 @@ from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
 from services.edge.publisher import Publisher, refusal_text
 from services.edge.qos.classes import QosClass
+from services.edge.runs import Run
 from tests.helpers import columns
 
 
@@ -56,11 +57,12 @@ class World:
     def now(self) -> float:
         return self.clock.monotonic()
 
-    def submit(self, *texts: str, key: str | None = None) -> None:
+    def submit(self, *texts: str, key: str | None = None, room_id: str = "room0001", run: Run | None = None) -> None:
         for text in texts:
-            self.publisher.submit(
-                Text("room0001", text, key, None, QosClass.NORMAL, "u1", "amy", self.now, self.connection), self.now
-            )
+            made = Text(room_id, text, key, None, QosClass.NORMAL, "u1", "amy", self.now, self.connection)
+            if run is not None:
+                made.run, made.place = run, run.add()
+            self.publisher.submit(made, self.now)
 
     def take(self) -> list[columns.PublishRow]:
         request = feed_pb2.AttachRequest()
@@ -208,9 +210,69 @@ def test_what_is_given_up_makes_way_for_the_next_batch() -> None:
     world.submit("a")
     world.take()
     world.clock.advance(5)
-    world.submit("b")
+    world.submit("b", room_id="room0002")
     assert world.take() == []
     world.expire_after(5)
+    assert texts(world.take()) == ["b"]
+
+
+def test_with_a_text_goes_what_came_behind_it_from_the_same_connection_to_the_same_room() -> None:
+    world = World()
+    world.submit("a")
+    world.take()
+    world.clock.advance(9)
+    world.submit("b", "c")
+    world.submit("elsewhere", room_id="room0002")
+    others, world.connection = world.connection, Connection()
+    world.submit("another's")
+    world.expire_after(1)
+    assert others.refused == [("a", "unknown_outcome", None), ("b", "unavailable", None), ("c", "unavailable", None)]
+    assert texts(world.take()) == ["elsewhere", "another's"]
+
+
+def refuse(world: World, number: int, code: str) -> None:
+    world.publisher.resolve(
+        feed_pb2.Stored(), [feed_pb2.PublishResult(number=number, error_code=code, retry_after_s=0.25)], world.now
+    )
+
+
+def test_what_follows_a_text_that_was_turned_away_is_not_written_any_more() -> None:
+    world = World(batches_max=1)
+    run = Run()
+    world.submit("a", "b", run=run)
+    world.take()
+    world.submit("c", run=run)
+    world.submit("alone")
+    refuse(world, 2, "overloaded")
+    assert world.connection.refused == [("b", "overloaded", 0.25), ("c", "unavailable", None)]
+    world.submit("d", run=run)
+    assert world.connection.refused[2:] == [("d", "unavailable", None)]
+    world.stored(1)
+    assert texts(world.take()) == ["alone"]
+
+
+def test_what_follows_and_was_written_is_not_written_again() -> None:
+    world = World()
+    run = Run()
+    world.submit("a", run=run)
+    world.take()
+    world.submit("b", run=run)
+    world.take()
+    refuse(world, 1, "unavailable")
+    world.publisher.disconnected()
+    world.publisher.connected()
+    assert world.take() == []
+    world.expire_after(1)
+    assert world.connection.refused == [("a", "unavailable", 0.25), ("b", "unknown_outcome", None)]
+
+
+def test_a_refusal_for_good_cuts_nothing_off() -> None:
+    world = World(batches_max=1)
+    run = Run()
+    world.submit("a", run=run)
+    world.take()
+    world.submit("b", run=run)
+    refuse(world, 1, "conflict")
     assert texts(world.take()) == ["b"]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from structlog.testing import capture_logs
 
 from services.common.db import Database
+from services.common.db.writer import Writer
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from tests.helpers.sql_table import ACCESS, Gate, create, fail, put, rows, rows_elsewhere
@@ -153,6 +154,49 @@ async def test_a_handler_must_answer_every_item(database: Database) -> None:
     with pytest.raises(AssertionError, match="0 results for 1 items"):
         await writer.submit("a")
     assert await database.read(rows) == []
+
+
+@pytest.mark.parametrize("fails_at", ["statement", "commit"])
+async def test_items_behind_a_failed_transaction_fail_until_that_is_known(
+    url: str, monkeypatch: pytest.MonkeyPatch, fails_at: str
+) -> None:
+    cause = sqlite3.OperationalError("disk I/O error")
+    cause.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    error = OperationalError("…", None, cause)
+    failing: list[str] = []
+    commit = Connection.commit
+
+    def put_or_fail(connection: Connection, items: list[Any]) -> Sequence[Any]:
+        if "bad" in items:
+            if fails_at == "statement":
+                raise error
+            failing.append("commit")
+        return put_all(connection, items)
+
+    def commit_or_fail(connection: Connection) -> None:
+        if failing:
+            failing.clear()
+            raise error
+        commit(connection)
+
+    monkeypatch.setattr(Connection, "commit", commit_or_fail)
+    database = Database(url, access=ACCESS, batch_max=1)
+    await database.write(create)
+    writer: Writer[Any, Any] = database.writer(put_or_fail)
+    gate = Gate(database)
+    await gate.reached()
+    ahead = writer.submit("ahead")
+    behind = [writer.submit(item) for item in ("bad", "b", "c")]
+    function = database.submit(put("function"))
+    gate.open()
+    assert await ahead == 1
+    results = await asyncio.gather(*behind, return_exceptions=True)
+    code = ErrorCode.UNAVAILABLE if fails_at == "statement" else ErrorCode.UNKNOWN_OUTCOME
+    assert [isinstance(result, ParleyError) and result.code for result in results] == [code] * len(results)
+    assert await function == "function"
+    assert await writer.submit("later") == 1
+    assert await database.read(rows) == ["ahead", "function", "later"]
+    await database.close()
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room(url: str) -> None:

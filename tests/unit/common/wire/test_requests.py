@@ -34,7 +34,10 @@ FULL: dict[str, tuple[dict[str, Any], set[str]]] = {
     "leave_room": ({"room_id": "lobby"}, {"room_id"}),
     "list_rooms": ({"query": "lo", "limit": 10, "cursor": "c"}, {"query", "limit", "cursor"}),
     "user_list": ({"room_id": "lobby"}, {"room_id"}),
-    "text_message": ({"room_id": "abcdefgh", "text": "hi", "key": "k"}, {"room_id", "key"}),
+    "text_message": (
+        {"room_id": "abcdefgh", "text": "hi", "key": "k", "follows": True},
+        {"room_id", "key", "follows"},
+    ),
     "history": ({"room_id": "lobby", "after": 3, "limit": 10}, {"after", "limit"}),
     "heartbeat": ({}, set()),
     "file_offer": (
