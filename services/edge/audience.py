@@ -10,6 +10,7 @@ from services.common.wire.events import Message
 
 if TYPE_CHECKING:
     from services.edge.hub import Subscriber
+    from services.edge.outbox import Frame
 
 TAIL_MAX: Final = 256
 """More than a room gets while a page is read; where it gets more, another page is read. At most 4 MiB a room."""
@@ -25,18 +26,47 @@ class Replay:
         self.start = start
 
 
+class Sweep:
+    """The frames of the messages behind `before`, up to `last_seq`, on their way through a room's connections."""
+
+    __slots__ = ("_next", "_recipients", "before", "frames", "last_seq")
+
+    def __init__(self, frames: list[Frame], recipients: list[Subscriber], before: int, last_seq: int) -> None:
+        self.frames = frames
+        self.before = before
+        self.last_seq = last_seq
+        self._recipients = recipients
+        self._next = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everybody has had their turn."""
+        return self._next >= len(self._recipients)
+
+    def take(self, count: int) -> list[Subscriber]:
+        """The next connections whose turn it is, up to so many."""
+        taken = self._recipients[self._next : self._next + count]
+        self._next += count
+        return taken
+
+
 class Audience:
-    """A room: its position, and its connections, each in one of four groups."""
+    """A room: its position, and its connections, each in one of four groups.
+
+    The position moves when a sweep begins: what it brings counts as given, and who comes now begins behind it.
+    """
 
     __slots__ = (
         "asked_at",
         "epoch",
+        "is_queued",
         "live",
         "live_v1",
         "pending",
         "position",
         "replaying",
         "room_id",
+        "sweep",
         "tail",
         "waiting",
     )
@@ -45,7 +75,9 @@ class Audience:
         self.room_id = room_id
         self.epoch = epoch
         self.position = position
-        self.pending: list[Message] = []  # position+1, position+2, …: what this turn has brought so far
+        self.pending: list[Message] = []  # position+1, position+2, …: what has come and waits for its sweep
+        self.sweep: Sweep | None = None  # what is being given out, up to the position
+        self.is_queued = False  # whether the hub has something to give here
         # Each with the seq behind which it began: those of version 2, in order of arrival, those of version 1, and
         # those whose beginning the room has not reached yet.
         self.live: dict[Subscriber, int] = {}
@@ -85,7 +117,11 @@ class Audience:
     def reached(self, subscriber: Subscriber) -> int:
         """The seq up to which everything has been posted to a connection."""
         replay = self.replaying.get(subscriber)
-        return replay.cursor if replay is not None else self.waiting.get(subscriber, self.position)
+        if replay is not None:
+            return replay.cursor
+        if self.sweep is not None and subscriber in self.live:  # whether it had its turn is not worth knowing
+            return max(self.sweep.before, self.live[subscriber])
+        return self.waiting.get(subscriber, self.position)
 
 
 def is_replayable(after: int, start: int) -> bool:

@@ -102,5 +102,5 @@ class Core:
     def _kick_pump(self) -> None:
         self.pump.kick()
 
-    def _deliver(self) -> None:
-        self.hub.deliver(self._clock.now())
+    def _deliver(self) -> bool:
+        return self.hub.deliver(self._clock.now())

@@ -17,7 +17,8 @@ class Flushable(Protocol):
 
 
 class Flusher:
-    """Collects who has something to write. `deliver()` comes first: the hub gives out what this turn has brought.
+    """Collects who has something to write. `deliver()` comes first: the hub gives out what there is, or a part of it,
+    and says whether there is more for the next turn.
 
     `call_soon` defers to the loop's next turn.
     """
@@ -26,7 +27,7 @@ class Flusher:
         self,
         *,
         call_soon: Callable[[Callable[[], None]], object],
-        deliver: Callable[[], object],
+        deliver: Callable[[], bool],
         frames: Counter,
         bytes_: Counter,
     ) -> None:
@@ -50,11 +51,14 @@ class Flusher:
             self._call_soon(self._flush)
 
     def _flush(self) -> None:
+        is_more = False
         try:
-            self._deliver()
+            is_more = self._deliver()
         finally:
             marked, self._marked = self._marked, []
             self._is_scheduled = False
+            if is_more:
+                self.wake()
         frames = size = 0
         for sender in marked:
             sent = sender.flush()

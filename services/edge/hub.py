@@ -11,7 +11,10 @@ takes them, and the feed's go past it until the pages have reached the room's po
 others. So a replay holds no live messages back. In a busy room the position moves on while a page is being read: a
 tail of the newest messages, kept only for as long as such a page is under way, lets the connection close the rest.
 
-Messages that come within one turn of the event loop are joined into one frame per room, not one per connection.
+What has come for a room is joined into one frame, for all its connections, and given out in a sweep: to so many of them
+in each turn of the event loop, and in between the loop does what else there is to do. So nobody waits for a room of
+thousands, senders are answered and store the next messages while it is being served, and these go out together in the
+next sweep: the more there is to do, the more a write carries.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any, Final
 
 from services.common.counters import Counter
 from services.common.wire.events import Encoder, Message, messages_frames, text_message_frame
-from services.edge.audience import TAIL_MAX, Audience, Replay, is_replayable
+from services.edge.audience import TAIL_MAX, Audience, Replay, Sweep, is_replayable
 from services.edge.decisions import User
 from services.edge.outbox import Frame, Outbox
 from services.edge.qos.classes import QosClass
@@ -32,6 +35,12 @@ Follow = tuple[str, str, int]
 
 _ASK_AGAIN_S: Final = 1.0
 """What was under way when a gap was found shows the same gap: it is asked for once, and again only if that was lost."""
+
+RECIPIENTS_PER_TURN: Final = 24
+"""Some 0.3 ms of writing: what a message to a large room may put before everything else that the edge does."""
+
+PENDING_MAX: Final = 1_024
+"""With so many messages of a room waiting, its connections are served without regard to the others."""
 
 _ENCODERS: Final = {1: Encoder(1), 2: Encoder(2)}
 
@@ -55,7 +64,8 @@ class Hub:
 
     `wake()` is called when `deliver` has something to do, `wake_feed()` when `take_follows` has; both may be called
     more often than that. `number()` gives the ids of version-1 frames, `delivered` counts messages to connections.
-    `send_file(connection, room_id, username, file_id)` brings a file to a version-1 connection.
+    `send_file(connection, room_id, username, file_id)` brings a file to a version-1 connection. A turn gives to
+    `recipients_per_turn` connections, at least one.
     """
 
     def __init__(
@@ -66,15 +76,17 @@ class Hub:
         number: Callable[[], int],
         delivered: Counter,
         send_file: Callable[[Any, str, str, str], object],
+        recipients_per_turn: int = RECIPIENTS_PER_TURN,
     ) -> None:
         self.gap_count = 0
+        self._recipients_per_turn = recipients_per_turn
         self._delivered = delivered
         self._wake = wake
         self._wake_feed = wake_feed
         self._number = number
         self._send_file = send_file
         self._rooms: dict[str, Audience] = {}
-        self._fresh: dict[str, Audience] = {}  # rooms with pending messages
+        self._queue: deque[Audience] = deque()  # rooms with something to give, which take turns
         self._to_follow: dict[str, None] = {}
         self._to_unfollow: dict[str, None] = {}
 
@@ -180,7 +192,7 @@ class Hub:
         room.remove(subscriber)
         if room.is_empty:
             del self._rooms[room_id]
-            self._fresh.pop(room_id, None)
+            room.pending = []
             self._to_follow.pop(room_id, None)
             self._to_unfollow[room_id] = None
             self._wake_feed()
@@ -218,29 +230,63 @@ class Hub:
             if not messages:
                 return True
         room.pending.extend(messages)
-        self._fresh[room_id] = room
+        if not room.is_queued:
+            room.is_queued = True
+            self._queue.append(room)
         self._wake()
         return True
 
-    def deliver(self, now: float) -> None:
-        """Give what this turn has brought to the outboxes. `now` is Unix time, for version 1."""
-        for room in self._fresh.values():
-            messages = room.pending
-            room.pending = []
-            room.position += len(messages)
-            if room.tail is not None:
-                room.tail.extend(messages)
-            if room.live:
-                frames = _shared(room, messages)
-                for subscriber in room.live:
-                    for frame in frames:
-                        subscriber.outbox.post(frame)
-                self._delivered.add(len(room.live) * len(messages))
-            if room.live_v1:
-                self._deliver_v1(room, room.live_v1, messages, now)
-            if room.waiting:
-                self._deliver_late(room, messages, now)
-        self._fresh.clear()
+    def deliver(self, now: float) -> bool:
+        """Give what has come to the outboxes, as far as one turn may; return whether there is more to give.
+
+        `now` is Unix time, for version 1.
+        """
+        budget = self._recipients_per_turn
+        queue = self._queue
+        while queue and budget > 0:
+            room = queue[0]
+            if room.sweep is None:
+                self._begin_sweep(room, now)
+            if room.sweep is not None:
+                is_pressed = len(room.pending) >= PENDING_MAX
+                budget -= self._continue_sweep(room, room.sweep, len(room.live) if is_pressed else budget)
+            if room.sweep is not None or room.pending:
+                queue.rotate(-1)
+            else:
+                room.is_queued = False
+                queue.popleft()
+        return bool(queue)
+
+    def _begin_sweep(self, room: Audience, now: float) -> None:
+        """Take all that has come for a room, make its frames once, and note who is to get them."""
+        messages = room.pending
+        if not messages:
+            return
+        room.pending = []
+        before = room.position
+        room.position += len(messages)
+        if room.tail is not None:
+            room.tail.extend(messages)
+        if room.live:
+            room.sweep = Sweep(_shared(room, messages), list(room.live), before, room.position)
+        if room.live_v1:
+            self._deliver_v1(room, room.live_v1, messages, now)
+        if room.waiting:
+            self._deliver_late(room, messages, now)
+
+    def _continue_sweep(self, room: Audience, sweep: Sweep, budget: int) -> int:
+        """Give a room's frames to those whose turn it is; return how many these were."""
+        recipients = sweep.take(max(budget, 1))
+        last = sweep.last_seq
+        # Who has left since gets nothing; who has come back begins behind these messages.
+        recipients = [one for one in recipients if room.live.get(one, last) < last]
+        for frame in sweep.frames:
+            for subscriber in recipients:
+                subscriber.outbox.post(frame)
+        self._delivered.add(len(recipients) * (last - sweep.before))
+        if sweep.is_over:
+            room.sweep = None
+        return len(recipients)
 
     def announce(self, room_id: str, action: str, *, username: str, online: int, now: float) -> None:
         """Tell a room's connections who came or went.
@@ -298,11 +344,12 @@ class Hub:
 
     def _begin_epoch(self, room: Audience, epoch: str, position: int) -> None:
         """An older database was restored: numbering starts anew, and everyone in the room sees what comes now."""
+        while room.sweep is not None:
+            self._continue_sweep(room, room.sweep, len(room.live))
         room.epoch = epoch
         room.position = position
         room.pending = []
-        self._fresh.pop(room.room_id, None)
-        for subscriber in (*room.waiting, *room.replaying):
+        for subscriber in (*room.live, *room.live_v1, *room.waiting, *room.replaying):
             room.add_live(subscriber, position)
         room.waiting.clear()
         room.replaying.clear()

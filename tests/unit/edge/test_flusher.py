@@ -22,13 +22,13 @@ class World:
     def __init__(self) -> None:
         self.turns: list[Callable[[], None]] = []
         self.frames, self.bytes = Counter(), Counter()
-        self.deliver: Callable[[], None] = lambda: None
+        self.deliver: Callable[[], object] = lambda: False
         self.flusher = Flusher(
             call_soon=self.turns.append, deliver=self._deliver, frames=self.frames, bytes_=self.bytes
         )
 
-    def _deliver(self) -> None:
-        self.deliver()
+    def _deliver(self) -> bool:
+        return self.deliver() is True
 
     def turn(self) -> None:
         turns, self.turns[:] = list(self.turns), []
@@ -68,8 +68,19 @@ def test_a_failing_delivery_does_not_stop_the_turns_after_it() -> None:
     world.flusher.wake()
     with pytest.raises(ZeroDivisionError):
         world.turn()
-    world.deliver = lambda: None
+    world.deliver = lambda: False
     sender = Sender(1)
     world.flusher.mark(sender)
     world.turn()
     assert sender.flushes == 1
+
+
+def test_there_is_another_turn_while_there_is_more_to_deliver() -> None:
+    world = World()
+    left = [True, True, False]
+    world.deliver = lambda: left.pop(0)
+    world.flusher.wake()
+    for _ in range(3):
+        assert len(world.turns) == 1
+        world.turn()
+    assert world.turns == []

@@ -12,7 +12,7 @@ from services.common.counters import Counter
 from services.common.wire.events import Message
 from services.edge.audience import is_replayable
 from services.edge.decisions import User
-from services.edge.hub import Hub, Subscriber
+from services.edge.hub import PENDING_MAX, Hub, Subscriber
 from services.edge.outbox import Outbox
 
 EPOCH = "e001"
@@ -30,7 +30,7 @@ def run(first: int, last: int, username: str = "zoe") -> list[Message]:
 class World:
     """A hub, and what its connections were sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, recipients_per_turn: int = 100) -> None:
         self.wakes = 0
         self.feed_wakes = 0
         self.delivered = Counter()
@@ -42,6 +42,7 @@ class World:
             number=self._next,
             delivered=self.delivered,
             send_file=self._send_file,
+            recipients_per_turn=recipients_per_turn,
         )
         self.now = 0.0
 
@@ -66,8 +67,8 @@ class World:
     def receive(self, room_id: str, messages: list[Message], epoch: str = EPOCH) -> bool:
         return self.hub.receive(room_id, epoch, messages, self.now)
 
-    def deliver(self) -> None:
-        self.hub.deliver(NOW)
+    def deliver(self) -> bool:
+        return self.hub.deliver(NOW)
 
 
 def frames(subscriber: Subscriber) -> list[dict[str, Any]]:
@@ -118,6 +119,133 @@ def test_all_members_get_the_same_bytes_and_one_frame_a_turn() -> None:
     assert {count for _, count in sent} == {1}
     assert sent[0][0] is sent[1][0] is sent[2][0]
     assert world.delivered.value == 9
+
+
+def fill(world: World, count: int, room_id: str = "room") -> list[Subscriber]:
+    members = [world.subscriber(f"{room_id}-{number}") for number in range(count)]
+    for member in members:
+        world.hub.attach(member, room_id, epoch=EPOCH, last_seq=0)
+    return members
+
+
+def waiting(members: list[Subscriber]) -> list[int]:
+    return [index for index, member in enumerate(members) if member.outbox.waiting_bytes]
+
+
+def test_a_large_room_is_served_over_several_turns_with_the_same_bytes() -> None:
+    world = World(recipients_per_turn=2)
+    members = fill(world, 5)
+    world.receive("room", run(1, 2))
+    assert world.deliver()
+    assert waiting(members) == [0, 1]
+    assert world.delivered.value == 4
+    world.receive("room", run(3, 3))
+    assert world.deliver()
+    assert waiting(members) == [0, 1, 2, 3]
+    assert world.deliver()  # the last of them, and the first of the next sweep
+    first, last = members[0].outbox.take(1 << 30)[0], members[4].outbox.take(1 << 30)[0]
+    assert first.startswith(last)
+    while world.deliver():
+        pass
+    assert [seqs(member) for member in members[1:4]] == [[1, 2, 3]] * 3
+    assert seqs(members[4]) == [3]
+    assert world.delivered.value == 15
+
+
+def test_what_comes_during_a_sweep_goes_out_together_in_the_next() -> None:
+    world = World(recipients_per_turn=1)
+    amy, ben = fill(world, 2)
+    world.receive("room", run(1, 1))
+    world.deliver()
+    for seq in (2, 3, 4):
+        world.receive("room", run(seq, seq))
+    while world.deliver():
+        pass
+    assert [len(frame["data"]["messages"]) for frame in frames(amy)] == [1, 3]
+    assert [len(frame["data"]["messages"]) for frame in frames(ben)] == [1, 3]
+
+
+def test_who_leaves_during_a_sweep_gets_nothing_and_who_comes_back_begins_behind_it() -> None:
+    world = World(recipients_per_turn=1)
+    members = fill(world, 4)
+    world.receive("room", run(1, 1))
+    world.deliver()
+    world.hub.detach(members[2], "room")
+    world.hub.detach(members[3], "room")
+    assert world.hub.attach(members[3], "room", epoch=EPOCH, last_seq=0) == 1
+    late = world.subscriber("late")
+    assert world.hub.attach(late, "room", epoch=EPOCH, last_seq=0) == 1
+    while world.deliver():
+        pass
+    assert [seqs(member) for member in members] == [[1], [1], [], []]
+    world.receive("room", run(2, 2))
+    while world.deliver():
+        pass
+    assert (seqs(members[3]), seqs(late), seqs(members[2])) == ([2], [2], [])
+
+
+def test_a_bookmark_during_a_sweep_promises_nothing_that_may_be_missing() -> None:
+    world = World(recipients_per_turn=1)
+    amy, ben = fill(world, 2)
+    world.receive("room", run(1, 3))
+    world.deliver()
+    assert world.hub.bookmarks(ben) == {"room": 0}
+    cat = world.subscriber("cat")
+    assert world.hub.attach(cat, "room", epoch=EPOCH, last_seq=3) == 3
+    assert world.hub.bookmarks(cat) == {"room": 3}
+    world.deliver()
+    assert seqs(amy) == seqs(ben) == [1, 2, 3]
+    assert world.hub.bookmarks(ben) == {"room": 3}
+
+
+def test_rooms_take_turns() -> None:
+    world = World(recipients_per_turn=2)
+    large, small = fill(world, 6, "large"), fill(world, 2, "small")
+    world.receive("large", run(1, 1))
+    world.receive("small", run(1, 1))
+    world.deliver()
+    world.deliver()
+    assert (waiting(large), waiting(small)) == ([0, 1], [0, 1])
+    assert world.deliver()
+    assert not world.deliver()
+    assert waiting(large) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_room_with_too_much_waiting_is_served_at_once() -> None:
+    world = World(recipients_per_turn=1)
+    members = fill(world, 3)
+    world.receive("room", run(1, 1))
+    world.deliver()
+    world.receive("room", run(2, 1 + PENDING_MAX))
+    world.deliver()
+    assert [seqs(member) for member in members] == [[1]] * 3
+
+
+def test_a_new_epoch_gives_out_the_rest_of_a_sweep_first() -> None:
+    world = World(recipients_per_turn=1)
+    members = fill(world, 3)
+    world.receive("room", run(1, 1))
+    world.deliver()
+    world.receive("room", run(1, 1), epoch="e002")
+    while world.deliver():
+        pass
+    epochs = [[frame["data"]["epoch"] for frame in frames(member)] for member in members]
+    assert epochs == [[EPOCH, "e002"]] * 3
+
+
+def test_a_room_that_everybody_leaves_during_a_sweep_and_comes_back_to_begins_anew() -> None:
+    world = World(recipients_per_turn=1)
+    amy, ben = fill(world, 2)
+    world.receive("room", run(1, 2))
+    world.deliver()
+    for member in (amy, ben):
+        world.hub.detach_all(member)
+    assert world.hub.attach(ben, "room", epoch=EPOCH, last_seq=2) == 2
+    while world.deliver():
+        pass
+    world.receive("room", run(3, 3))
+    world.deliver()
+    assert (seqs(amy), seqs(ben)) == ([1, 2], [3])
 
 
 def test_a_frame_that_would_be_too_large_is_split() -> None:
@@ -402,7 +530,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World()
+        self.world = World(recipients_per_turn=2)
         self.log_length = 0
         self.stream_at: int | None = None  # what the stream shows next - 1; None while the room is not followed
         self.watchers: dict[Subscriber, list[int]] = {}  # what each has been given, with its start first
@@ -529,7 +657,8 @@ class HubMachine(RuleBasedStateMachine):
         self.world.hub.follow_all()
         for _, _, after in self.world.hub.take_follows()[0]:
             self.world.receive(self.ROOM, run(after + 1, self.log_length))
-        self.world.deliver()
+        while self.world.deliver():
+            pass
         for subscriber, seen in self.watchers.items():
             while (missing := self.world.hub.missing(subscriber, self.ROOM)) is not None:
                 assert self.world.hub.replay(subscriber, self.ROOM, run(missing[0] + 1, missing[1]))
