@@ -88,6 +88,8 @@ class Core:
             call_soon=self.call_soon,
             clock=clock,
             waits=traffic.queue_waits,
+            accepted=traffic.queue_accepted,
+            refused=traffic.queue_refused,
         )
 
     def _wake_feeds(self) -> None:

@@ -31,10 +31,7 @@ def report(
     gauge("parley.edge.publish.waiting", "1", "Texts on their way to rooms.", lambda: len(publisher))
     gauge("parley.edge.commands.running", "1", "Commands under way.", lambda: pump.running)
     for qos_class in QosClass:
-        gauge(
-            "parley.edge.queue.waiting",
-            "1",
-            "Requests that wait to be started.",
-            partial(pump.waiting, qos_class),
-            attributes={"qos_class": qos_class.label},
-        )
+        label = {"qos_class": qos_class.label}
+        waiting, age = partial(pump.waiting, qos_class), partial(pump.oldest, qos_class)
+        gauge("parley.edge.queue.waiting", "1", "Requests that wait to be started.", waiting, attributes=label)
+        gauge("parley.edge.queue.age", "s", "How long the oldest of them has waited.", age, attributes=label)

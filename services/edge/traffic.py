@@ -43,6 +43,8 @@ class Traffic:
         "frames_received",
         "frames_sent",
         "publish_duration",
+        "queue_accepted",
+        "queue_refused",
         "queue_waits",
         "refused",
         "request_duration",
@@ -69,15 +71,19 @@ class Traffic:
         self.publish_duration = histogram(
             "parley.edge.publish.duration", "s", _SECONDS, "From a text message to its acknowledgement."
         )
+        labels = {qos_class: {"qos_class": qos_class.label} for qos_class in QosClass}
+        self.queue_accepted = {
+            qos_class: count("parley.edge.queue.accepted", "1", "Requests that were taken.", attributes=label)
+            for qos_class, label in labels.items()
+        }
+        self.queue_refused = {
+            qos_class: count("parley.edge.queue.refused", "1", "Requests that were refused.", attributes=label)
+            for qos_class, label in labels.items()
+        }
+        waits = "Waiting time of requests that could not start at once."
         self.queue_waits = {
-            qos_class: histogram(
-                "parley.edge.queue.wait",
-                "s",
-                _SECONDS,
-                "Waiting time of requests that could not start at once.",
-                attributes={"qos_class": qos_class.label},
-            )
-            for qos_class in QosClass
+            qos_class: histogram("parley.edge.queue.wait", "s", _SECONDS, waits, attributes=label)
+            for qos_class, label in labels.items()
         }
 
     def count_stored(self, seconds: float, count: int) -> None:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from services.common.clock import Clock
-from services.common.counters import Histogram
+from services.common.counters import Counter, Histogram
 from services.common.wire.requests import (
     Authenticate,
     FileCancel,
@@ -79,7 +79,8 @@ class Pump:
     """The edge's queues. Items have a `connection` with an `id`, by which the scheduler is fair.
 
     Texts go to `texts`, and whoever makes room there calls `kick`. `start_command(command, done)` begins a command
-    and calls `done` at its end. `call_soon` defers to the loop's next turn.
+    and calls `done` at its end. `call_soon` defers to the loop's next turn. `accepted` and `refused` count requests,
+    `waits` observes the waiting time of those that could not start at once.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class Pump:
         call_soon: Callable[[Callable[[], None]], object],
         clock: Clock,
         waits: Mapping[QosClass, Histogram],
+        accepted: Mapping[QosClass, Counter],
+        refused: Mapping[QosClass, Counter],
     ) -> None:
         self._texts = Scheduler(classes)
         self._pools = {name: _Pool(classes, part) for name, part in _PARTS.items()}
@@ -100,6 +103,8 @@ class Pump:
         self._call_soon = call_soon
         self._clock = clock
         self._waits = waits
+        self._accepted = accepted
+        self._refused = refused
         self._is_kicked = False
         self._is_text_waiting = False
         self._started_at_once = dict.fromkeys(QosClass, 0)
@@ -120,6 +125,11 @@ class Pump:
         """Requests of a class that wait."""
         return sum(scheduler.waiting(qos_class) for scheduler in self._schedulers())
 
+    def oldest(self, qos_class: QosClass) -> float:
+        """For how many seconds the oldest waiting request of a class has waited; 0 where none waits."""
+        now = self._clock.monotonic()
+        return max(scheduler.oldest(qos_class, now) for scheduler in self._schedulers())
+
     def offer_text(self, text: Text, now: float) -> float | None:
         """Queue a text; return None, or where its class is full the seconds after which to try again.
 
@@ -127,17 +137,22 @@ class Pump:
         """
         if not self._is_text_waiting and self._sink.has_room:
             self._started_at_once[text.qos_class] += 1
+            self._accepted[text.qos_class].value += 1
             self._sink.submit(text, now)
             return None
         self._is_text_waiting = True
         self.kick()
-        return self._texts.offer(text, text.qos_class, text.connection.id, now)
+        return self._count(text.qos_class, self._texts.offer(text, text.qos_class, text.connection.id, now))
 
     def offer_command(self, command: Command, now: float) -> float | None:
         """Queue a command, as `offer_text` does a text."""
         pool = self._pool(command)
         retry_after_s = pool.scheduler.offer(command, command.qos_class, command.connection.id, now)
         self.kick()
+        return self._count(command.qos_class, retry_after_s)
+
+    def _count(self, qos_class: QosClass, retry_after_s: float | None) -> float | None:
+        (self._accepted if retry_after_s is None else self._refused)[qos_class].add()
         return retry_after_s
 
     def discard(self, connection_id: int) -> None:

@@ -25,6 +25,9 @@ NAMES = {
     "parley.edge.request.duration": Kind.HISTOGRAM,
     "parley.edge.queue.wait": Kind.HISTOGRAM,
     "parley.edge.queue.waiting": Kind.GAUGE,
+    "parley.edge.queue.age": Kind.GAUGE,
+    "parley.edge.queue.accepted": Kind.COUNTER,
+    "parley.edge.queue.refused": Kind.COUNTER,
     "parley.edge.publish.duration": Kind.HISTOGRAM,
     "parley.edge.loop.lateness": Kind.HISTOGRAM,
     "parley.edge.loop.lateness.max": Kind.GAUGE,
@@ -35,7 +38,7 @@ async def test_all_names_are_there_and_count(tmp_path: Path) -> None:
     async with edge_world(tmp_path) as world:
         families = {family.name: family for family in world.counters.families()}
         assert {name: families[name].kind for name in NAMES} == NAMES
-        for name in ("parley.edge.queue.wait", "parley.edge.queue.waiting"):
+        for name in (name for name in NAMES if name.startswith("parley.edge.queue.")):
             assert {dict(key)["qos_class"] for key in families[name].members} == {one.label for one in QosClass}
         client = await world.user("amy")
         room_id = (await client.expect("create_room", {"name": "lobby"}))["room_id"]
@@ -55,6 +58,9 @@ async def test_all_names_are_there_and_count(tmp_path: Path) -> None:
             "parley.edge.messages.delivered": 1,
             "parley.edge.errors": 0,
             "parley.edge.queue.waiting": 0,
+            "parley.edge.queue.age": 0,
+            "parley.edge.queue.accepted": 3,
+            "parley.edge.queue.refused": 0,
             "parley.edge.loop.lateness.max": world.value("parley.edge.loop.lateness.max"),
         }
         (duration,) = families["parley.edge.request.duration"].members.values()

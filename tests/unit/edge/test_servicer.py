@@ -8,7 +8,7 @@ import pytest
 from parley.edge.v1 import edge_pb2
 
 from services.common.clock import FakeClock
-from services.common.counters import Histogram
+from services.common.counters import Counter, Histogram
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.common.wire.requests import JoinRoom
@@ -60,6 +60,8 @@ class World:
             call_soon=lambda _: None,
             clock=FakeClock(),
             waits={qos_class: Histogram((1.0,)) for qos_class in QosClass},
+            accepted={qos_class: Counter() for qos_class in QosClass},
+            refused={qos_class: Counter() for qos_class in QosClass},
         )
         self.drained: list[float] = []
         self.may_end = asyncio.Event()

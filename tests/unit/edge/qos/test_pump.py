@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from services.common.clock import FakeClock
-from services.common.counters import Histogram
+from services.common.counters import Counter, Histogram
 from services.common.wire.requests import Authenticate, History, JoinRoom, Logout, Request
 from services.edge.decisions import Command, Text
 from services.edge.qos.classes import ClassSettings, QosClass
@@ -46,6 +46,8 @@ class World:
         self.running: list[tuple[Command, Callable[[], None]]] = []
         self.turns: list[Callable[[], None]] = []
         self.waits = {qos_class: Histogram((0.5,)) for qos_class in QosClass}
+        self.accepted = {qos_class: Counter() for qos_class in QosClass}
+        self.refused = {qos_class: Counter() for qos_class in QosClass}
         self.pump = Pump(
             SETTINGS,
             concurrency=concurrency,
@@ -54,6 +56,8 @@ class World:
             call_soon=self.turns.append,
             clock=self.clock,
             waits=self.waits,
+            accepted=self.accepted,
+            refused=self.refused,
         )
 
     def turn(self) -> None:
@@ -184,6 +188,27 @@ def test_waiting_times_are_observed() -> None:
     world.turn()
     assert world.waits[QosClass.NORMAL].sum == 2
     assert world.waits[QosClass.HIGH].count == 1
+
+
+def test_counts_and_age_are_kept_by_class() -> None:
+    world = World()
+    world.text("at once")
+    world.sink.room = 0
+    assert [world.pump.oldest(qos_class) for qos_class in QosClass] == [0, 0, 0, 0]
+    for number in range(51):
+        world.text(f"t{number}", connection=number)
+        world.clock.advance(0.125)
+    world.command(JOIN)
+    world.clock.advance(1)
+    assert world.pump.oldest(QosClass.NORMAL) == 51 * 0.125 + 1
+    assert world.pump.oldest(QosClass.HIGH) == 1
+    assert world.pump.oldest(QosClass.LOW) == 0
+    assert {one.label: (world.accepted[one].value, world.refused[one].value) for one in QosClass} == {
+        "low": (0, 0),
+        "normal": (51, 1),
+        "high": (1, 0),
+        "critical": (0, 0),
+    }
 
 
 def test_it_can_be_looked_at_and_changed_while_running() -> None:
