@@ -39,7 +39,7 @@ class Supervisor:
         self._say = say
         self._write_stack_file = write_stack_file
         self._children: dict[str, Child] = {}
-        self._watches: list[asyncio.Task[None]] = []
+        self._asked: dict[str, asyncio.Future[bool]] = {}  # restarts under way, by name: whether it serves again
 
     async def start(self) -> None:
         """Returns when everything serves; the edges are started when what they need does.
@@ -55,6 +55,23 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for spec in self._specs:
                 group.create_task(self._keep_alive(spec), name=f"watch {spec.name}")
+
+    async def restart(self) -> bool:
+        """Restarts all processes one after the other, each when the one before serves, while `watch` runs.
+
+        Returns whether all did; after one that does not come back the others are left as they are.
+        """
+        for spec in self._specs:
+            child = self._children[spec.name]
+            serves = self._asked[spec.name] = asyncio.get_running_loop().create_future()
+            try:
+                child.terminate()
+                await self._end(child)
+                if not await serves:
+                    return False
+            finally:
+                del self._asked[spec.name]
+        return True
 
     async def stop(self) -> None:
         """Ends everything in order: what people are connected to first, what counts it last."""
@@ -89,27 +106,31 @@ class Supervisor:
         while True:
             child = self._children[spec.name]
             await child.wait()
+            if (asked := self._asked.get(spec.name)) is not None and not asked.done():
+                asked.set_result(await self._revive(spec))
+                continue
             delay_s = backoff.delay_s(lived_s=child.lived_s)
             when = "at once" if delay_s == 0 else f"in {delay_s:g} s"
             self._say(f"{spec.name} died ({child.explain_end()}); starting it again {when}")
             await asyncio.sleep(delay_s)
             await self._revive(spec)
 
-    async def _revive(self, spec: Spec) -> None:
-        """Starts a process again. Where that fails, the next round of `_keep_alive` sees it dead."""
+    async def _revive(self, spec: Spec) -> bool:
+        """Starts a process again, and returns whether it serves. If not, `_keep_alive` sees it dead next."""
         try:
             child = await self._spawn(spec)
         except StartError as error:
             self._say(str(error))
-            return
+            return False
         self._tell()
         try:
             await child.wait_ready()
         except StartError as error:
             self._say(str(error))
             child.kill()
-        else:
-            self._say(f"{spec.name} serves again")
+            return False
+        self._say(f"{spec.name} serves again")
+        return True
 
     async def _stop_all(self, *services: str) -> None:
         children = [child for child in self._children.values() if child.spec.service in services]

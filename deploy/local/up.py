@@ -27,6 +27,7 @@ LOCAL_ADMIN = "local"  # the identity of `parley admin` on this machine
 OPEN_FILES = 65_536  # one per connection; the usual 1,024 would be what limits an edge
 # `timeout` and terminals send a signal to the process and to its group: that is one wish, not two.
 IMPATIENT_S = 1.0
+RESTART_SIGNAL = signal.SIGUSR1  # SIGHUP is what a terminal sends when it is closed
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -61,8 +62,10 @@ async def _run(options: Options, layout: Layout, home_lock: lock.HomeLock) -> No
     say = journal.Journal(layout.server_log).say
     supervisor = Supervisor(specs, lock=home_lock.descriptor, say=say, write_stack_file=write_stack_file)
     stop = _stop_event(then=supervisor.kill)
+    restart = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(RESTART_SIGNAL, restart.set)
     try:
-        await _until(stop, _serve(supervisor, options, say))
+        await _until(stop, _serve(supervisor, options, say, restart))
     finally:
         await supervisor.stop()
 
@@ -85,12 +88,22 @@ def _make_identities(options: Options, layout: Layout) -> certificates.Paths:
     return paths
 
 
-async def _serve(supervisor: Supervisor, options: Options, say: Callable[[str], None]) -> None:
+async def _serve(supervisor: Supervisor, options: Options, say: Callable[[str], None], restart: asyncio.Event) -> None:
     await supervisor.start()
     say("all processes serve")
     with contextlib.suppress(OSError):  # nobody reads it any more; the stack serves all the same
         print(ready_line(options), flush=True)
-    await supervisor.watch()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.watch(), name="watch")
+        tasks.create_task(_restart_when_asked(supervisor, say, restart), name="restarts")
+
+
+async def _restart_when_asked(supervisor: Supervisor, say: Callable[[str], None], asked: asyncio.Event) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        say("restarting all processes, one after the other")
+        say("all processes are restarted" if await supervisor.restart() else "the restart is given up")
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:

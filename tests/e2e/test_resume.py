@@ -13,6 +13,7 @@ import pytest
 
 from client.address import Address
 from client.events import MessageArrived, TextFailed
+from client.failover import AnyOf
 from client.known_hosts import KnownHosts
 from client.session import Session
 from client.transport import TlsConnector
@@ -133,17 +134,23 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 class Talker:
-    """A person with the client library, who talks on whatever happens, and what they saw."""
+    """A person with the client library, who talks on whatever happens, and what they saw.
 
-    def __init__(self, stack: Stack, folder: Path) -> None:
+    They know the first edge, or all with `any_edge`.
+    """
+
+    def __init__(self, stack: Stack, folder: Path, *, any_edge: bool = False) -> None:
         self.name = fresh()
         self.seen: dict[str, list[tuple[str, int]]] = {}
         self.failed: list[Event] = []
         self.posted: list[str] = []
-        address = Address("localhost", stack.port)
         known_hosts = KnownHosts(folder / "known_hosts")
-        trust = choose_trust(address, ca=Path(stack.ca), stacks=[], known_hosts=known_hosts)
-        self.session = Session(TlsConnector(address, trust), on_event=self._on_event)
+        connectors = []
+        for number in range(stack.edges if any_edge else 1):
+            address = Address("localhost", stack.port + number)
+            trust = choose_trust(address, ca=Path(stack.ca), stacks=[], known_hosts=known_hosts)
+            connectors.append((address, TlsConnector(address, trust)))
+        self.session = Session(AnyOf(connectors), on_event=self._on_event)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, MessageArrived):
@@ -183,6 +190,39 @@ async def test_killing_the_edge_under_load_loses_and_doubles_nothing(
     await asyncio.sleep(0.5)
     stop.set()
     await asyncio.gather(*talks)
+    await nothing_was_lost_or_doubled(talkers, crowd, room_id)
+    resumed = [event for event in two_edges.log_events() if event["event"] == "resumed"]
+    assert len(resumed) >= 2 * len(talkers)
+
+
+async def test_a_rolling_restart_under_load_shows_nobody_an_error(tmp_path: Path) -> None:
+    config = f"{FAST_CONFIG}\n[edge]\ntext_rate = 0\n"
+    with running_stack(edges=2, config=config) as stack:
+        async with AsyncExitStack() as exits:
+            talkers = [Talker(stack, tmp_path, any_edge=True) for _ in range(4)]
+            for talker in talkers:
+                await talker.arrive()
+            room_id = (await talkers[0].session.create_room(fresh("room"))).room_id
+            for talker in talkers[1:]:
+                await talker.session.join_room(room_id)
+            stop = asyncio.Event()
+            talks = [asyncio.create_task(talker.talk(room_id, stop)) for talker in talkers]
+            before = stack.pids()
+            assert stack.process is not None
+            os.kill(stack.process.pid, signal.SIGUSR1)
+            async with asyncio.timeout(120):
+                while not any("all processes are restarted" in line for line in stack.output):
+                    assert not any("given up" in line for line in stack.output)
+                    await asyncio.sleep(0.05)
+            assert not set(before.values()) & set(stack.pids().values())
+            await until(lambda: all(talker.session.state == "live" for talker in talkers))
+            stop.set()
+            await asyncio.gather(*talks)
+            await nothing_was_lost_or_doubled(talkers, People(stack, exits), room_id)
+
+
+async def nothing_was_lost_or_doubled(talkers: list[Talker], crowd: People, room_id: str) -> None:
+    """Everything that was posted is in the log once and in its order, and everybody has seen the log."""
     for talker in talkers:
         assert await talker.session.settle(20)
     other = await crowd.person(edge=2)
@@ -198,5 +238,3 @@ async def test_killing_the_edge_under_load_loses_and_doubles_nothing(
         assert seen == log
         assert talker.failed == []
         await talker.session.close()
-    resumed = [event for event in two_edges.log_events() if event["event"] == "resumed"]
-    assert len(resumed) >= 2 * len(talkers)

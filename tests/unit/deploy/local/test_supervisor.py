@@ -117,3 +117,33 @@ async def test_a_full_disk_does_not_end_the_stack(tmp_path: Path) -> None:
     await bench.supervisor.start()
     await bench.supervisor.stop()
     assert bench.said == ["run/stack.json cannot be written: [Errno 28] No space left on device"]
+
+
+async def test_a_restart_goes_from_one_process_to_the_next(tmp_path: Path) -> None:
+    async with running(tmp_path, "rooms-1", "edge-1", "edge-2") as bench:
+        before = await bench.written.get()
+        assert await asyncio.wait_for(bench.supervisor.restart(), 60)
+        states = [await bench.written.get() for _ in before]
+        assert bench.written.empty()
+        for number, state in enumerate(states):
+            renewed = [name for name in before if state[name].pid != before[name].pid]
+            assert renewed == list(before)[: number + 1]
+        assert bench.said == [f"{name} serves again" for name in before]
+        assert all(is_alive(entry.pid) for entry in states[-1].values())
+
+
+async def test_a_restart_ends_at_a_process_that_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "rooms-1", "edge-1") as bench:
+        before = await bench.written.get()
+
+        async def fails(*_: object, **__: object) -> None:
+            raise OSError("no memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module.Child, "start", fails)
+            assert not await asyncio.wait_for(bench.supervisor.restart(), 60)
+        after = await asyncio.wait_for(bench.written.get(), 60)  # it is started again like one that died
+        assert after["rooms-1"].pid != before["rooms-1"].pid
+        assert after["edge-1"] == before["edge-1"]
