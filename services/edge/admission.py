@@ -35,7 +35,7 @@ class Admission(Generic[C]):
         self._connections_max = connections_max
         self._per_address_max = anonymous_per_address_max
         self._is_busy = is_busy
-        self._groups: dict[C, str] = {}  # everyone
+        self._groups: dict[C, str | None] = {}  # everyone
         self._anonymous: dict[C, None] = {}  # who is not logged in, oldest first
         self._by_group: dict[str, dict[C, None]] = {}  # the same by address, oldest first
 
@@ -49,13 +49,15 @@ class Admission(Generic[C]):
         """Connections that are not logged in."""
         return len(self._anonymous)
 
-    def arrive(self, connection: C, group: str) -> list[C] | None:
+    def arrive(self, connection: C, group: str | None) -> list[C] | None:
         """A connection comes: who is to be closed for it (seldom anybody), or None where it cannot come in.
+
+        Without a group, as a balancer's own connections are, it is under no limit per address.
 
         Those who are to be closed have left already, as far as this is concerned.
         """
         victims: list[C] = []
-        same = self._by_group.get(group, {})
+        same = {} if group is None else self._by_group.get(group, {})
         if self._per_address_max and len(same) >= self._per_address_max:
             victim = self._oldest(same)
             if victim is None:
@@ -76,8 +78,7 @@ class Admission(Generic[C]):
         """The connection is logged in."""
         self._anonymous.pop(connection, None)
         group = self._groups[connection]
-        same = self._by_group.get(group)
-        if same is not None:
+        if group is not None and (same := self._by_group.get(group)) is not None:
             same.pop(connection, None)
             if not same:
                 del self._by_group[group]
@@ -85,7 +86,9 @@ class Admission(Generic[C]):
     def log_out(self, connection: C) -> None:
         """The connection is not logged in any more; from now on it is the youngest of these."""
         self._anonymous[connection] = None
-        self._by_group.setdefault(self._groups[connection], {})[connection] = None
+        group = self._groups[connection]
+        if group is not None:
+            self._by_group.setdefault(group, {})[connection] = None
 
     def leave(self, connection: C) -> None:
         """The connection has ended. Idempotent."""

@@ -8,11 +8,13 @@ from typing import Final
 
 from services.common.config import ServiceConfig, split_host_port
 from services.common.wire import limits
+from services.edge.balancers import parse_network
 from services.edge.qos.classes import DEFAULT_SETTINGS, ClassSettings, QosClass
 from services.edge.qos.pump import CONCURRENCY_MAX, CONCURRENCY_MIN
 
 _RATE_MAX: Final = 1_000_000
 _ROOMS_MAX: Final = 16
+_NETWORKS_MAX: Final = 64
 _POSITIVE: Final = (
     "handshake_timeout_s",
     "idle_timeout_s",
@@ -59,6 +61,8 @@ class EdgeConfig(ServiceConfig):
     # Connections. 10,000 take some 350 MiB.
     connections_max: int = 10_000
     anonymous_per_address_max: int = 64
+    # Balancers in front: networks or addresses whose connections begin with a PROXY header, which is believed.
+    proxy_networks: tuple[str, ...] = ()
     handshake_timeout_s: float = 5.0
     heartbeat_s: int = limits.HEARTBEAT_S
     idle_timeout_s: int = limits.IDLE_TIMEOUT_S
@@ -126,6 +130,7 @@ class EdgeConfig(ServiceConfig):
             raise ValueError(f"rooms_targets: 1 to {_ROOMS_MAX} rooms instances, each once")
         for target in self.rooms_targets:
             _check_address("rooms_targets", target)
+        _check_networks(self.proxy_networks)
         _check_address("auth_target", self.auth_target)
         _check_address("client_listen", self.client_listen)
         object.__setattr__(self, "classes", {qos_class: self._class(qos_class) for qos_class in QosClass})
@@ -138,6 +143,16 @@ class EdgeConfig(ServiceConfig):
             what, _, reason = str(error).partition(": ")
             key = f"target_{label}_s" if what == "target_s" else f"share_{label}"
             raise ValueError(f"{key}: {reason}") from None
+
+
+def _check_networks(networks: tuple[str, ...]) -> None:
+    if len(networks) > _NETWORKS_MAX:
+        raise ValueError(f"proxy_networks: at most {_NETWORKS_MAX}")
+    for network in networks:
+        try:
+            parse_network(network)
+        except ValueError as error:
+            raise ValueError(f"proxy_networks: {error}") from None
 
 
 def _check_address(key: str, address: str) -> None:

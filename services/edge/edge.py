@@ -16,6 +16,7 @@ from services.common.logs import get_logger
 from services.common.tasks import TaskSet
 from services.common.wire import limits
 from services.edge.admission import Admission
+from services.edge.balancers import Balancers
 from services.edge.config import EdgeConfig
 from services.edge.connection import Connection
 from services.edge.core import Core
@@ -196,6 +197,7 @@ class Edge:
             address=self._config.client_listen,
             context=context,
             handshake_s=self._config.handshake_timeout_s,
+            balancers=Balancers(self._config.proxy_networks),
             tasks=self._tasks,
         )
 

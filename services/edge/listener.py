@@ -2,7 +2,8 @@
 
 asyncio's servers show a connection only after its handshake, so a thousand silent ones would be invisible. Here each
 is known from its first packet: it counts against its address, has 5 s for its handshake, and may be sent away for a
-newer one.
+newer one. Where a balancer brings it, its address is in the header that the balancer sends first, and it counts from
+there on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import itertools
 import socket
 import ssl
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +22,9 @@ from services.common.config import split_host_port
 from services.common.logs import get_logger
 from services.common.tasks import TaskSet
 from services.edge.admission import Admission, address_group
+from services.edge.balancers import Balancers, LeftError, brings_header, read_header
 from services.edge.connection import Connection
+from services.edge.proxy_protocol import ProxyHeaderError
 from services.edge.shared import Shared
 
 ALPN: Final = "parley/2"
@@ -40,8 +44,13 @@ _UNSENT_BYTES: Final = 131_072
 """What the kernel may hold unsent for one connection; without this a slow reader takes megabytes there, in front of
 which nothing urgent can go."""
 
+_HEADERS_MAX: Final = 1_024
+"""Connections of balancers whose header is not there yet: it comes with the first packet."""
+
 _OUT_OF_FILES_PAUSE_S: Final = 0.5
 _REPORT_EVERY_S: Final = 10.0
+_REASONS_MAX: Final = 16
+_FULL: Final = "the limit of an address, or of all connections"
 
 _log = get_logger(__name__)
 
@@ -86,6 +95,7 @@ class Listener:
         address: str,
         context: ssl.SSLContext,
         handshake_s: float,
+        balancers: Balancers,
         tasks: TaskSet,
     ) -> None:
         self._shared = shared
@@ -94,12 +104,15 @@ class Listener:
         self._address = address
         self._context = context
         self._handshake_s = handshake_s
+        self._balancers = balancers
         self._tasks = tasks
         self._numbers = itertools.count(1)
         self._handshakes: dict[Connection, asyncio.Task[None]] = {}
+        self._headers: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
-        self._refused_count = 0
+        self._refused: Counter[str] = Counter()  # since the last report, by reason
         self._reported_at = float("-inf")
+        self._report_timer: asyncio.TimerHandle | None = None
 
     @property
     def handshake_count(self) -> int:
@@ -129,7 +142,10 @@ class Listener:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
-        for task in self._handshakes.values():
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report()
+        for task in (*self._handshakes.values(), *self._headers):
             task.cancel()
 
     def _listen(self) -> None:
@@ -149,7 +165,10 @@ class Listener:
                 self._pause(error)
                 return
             accepted.setblocking(False)
-            self._admit(accepted, peer[0])
+            if self._balancers.has(peer[0]):
+                self._take_header(accepted, peer[0])
+            else:
+                self._admit(accepted, peer[0], address_group(peer[0]))
 
     def _pause(self, error: OSError) -> None:
         """The process is out of files or memory: what waits stays in the backlog for a moment."""
@@ -159,21 +178,50 @@ class Listener:
         loop.remove_reader(self._socket.fileno())
         loop.call_later(_OUT_OF_FILES_PAUSE_S, self._listen)
 
-    def _admit(self, accepted: socket.socket, host: str) -> None:
-        connection = Connection(self._shared, connection_id=next(self._numbers), address=host)
-        victims = self._admission.arrive(connection, address_group(host))
-        if victims is None:
+    def _take_header(self, accepted: socket.socket, balancer: str) -> None:
+        if len(self._headers) >= _HEADERS_MAX:
+            self._turn_away(accepted, "too many connections of balancers without a header yet")
+            return
+        task = self._tasks.spawn(self._admit_by_header(accepted, balancer), name="header")
+        self._headers.add(task)
+        task.add_done_callback(self._headers.discard)
+
+    async def _admit_by_header(self, accepted: socket.socket, balancer: str) -> None:
+        try:
+            async with asyncio.timeout(self._handshake_s):
+                host = await read_header(accepted)
+        except ProxyHeaderError as error:
+            self._turn_away(accepted, f"from {balancer}, which is in proxy_networks: {error}")
+        except TimeoutError:
+            self._turn_away(accepted, f"from {balancer}, which is in proxy_networks: no header came")
+        except (LeftError, OSError):
             accepted.close()
-            self._count_refused()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        else:
+            # The balancer's own connections are its checks: they are nobody's, and under no limit of an address.
+            self._admit(accepted, host or balancer, None if host is None else address_group(host))
+
+    def _turn_away(self, accepted: socket.socket, reason: str) -> None:
+        accepted.close()
+        self._count_refused(reason)
+
+    def _admit(self, accepted: socket.socket, host: str, group: str | None) -> None:
+        connection = Connection(self._shared, connection_id=next(self._numbers), address=host)
+        victims = self._admission.arrive(connection, group)
+        if victims is None:
+            self._turn_away(accepted, _FULL)
             return
         for victim in victims:
-            self._count_refused()
+            self._count_refused(_FULL)
             handshake = self._handshakes.get(victim)
             if handshake is not None:
                 handshake.cancel()
             else:
                 victim.close("idle")
-        self._shared.traffic.accepted.add()
+        if group is not None:
+            self._shared.traffic.accepted.add()
         self._handshakes[connection] = self._tasks.spawn(self._shake_hands(connection, accepted), name="handshake")
 
     async def _shake_hands(self, connection: Connection, accepted: socket.socket) -> None:
@@ -181,6 +229,11 @@ class Listener:
         deadline = loop.time() + self._handshake_s
         try:
             await _wait_for_bytes(accepted, deadline)
+            if brings_header(accepted):
+                accepted.close()
+                connection.abort()
+                self._count_refused(f"a PROXY header from {connection.address}, which is not in proxy_networks")
+                return
             await loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
@@ -196,16 +249,24 @@ class Listener:
         finally:
             del self._handshakes[connection]
 
-    def _count_refused(self) -> None:
+    def _count_refused(self, reason: str) -> None:
         self._shared.traffic.refused.add()
-        self._refused_count += 1
-        now = self._clock.monotonic()
-        if now - self._reported_at >= _REPORT_EVERY_S:
-            _log.warning(
-                "connections refused",
-                count=self._refused_count,
-                open=self._admission.count,
-                not_logged_in=self._admission.anonymous_count,
-            )
-            self._reported_at = now
-            self._refused_count = 0
+        if len(self._refused) < _REASONS_MAX or reason in self._refused:
+            self._refused[reason] += 1
+        wait_s = self._reported_at + _REPORT_EVERY_S - self._clock.monotonic()
+        if wait_s <= 0:
+            self._report()
+        elif self._report_timer is None:
+            self._report_timer = asyncio.get_running_loop().call_later(wait_s, self._report)
+
+    def _report(self) -> None:
+        """Say who was refused since the last time; at most once in a while, whatever comes."""
+        self._report_timer = None
+        self._reported_at = self._clock.monotonic()
+        reasons, self._refused = dict(self._refused), Counter()
+        _log.warning(
+            "connections refused",
+            reasons=reasons,
+            open=self._admission.count,
+            not_logged_in=self._admission.anonymous_count,
+        )

@@ -10,20 +10,10 @@ import pytest
 
 from tests.helpers.people import AGAIN_S, HEALED_S, People, fresh
 from tests.helpers.raw_client import ClosedError, RawClient
+from tests.helpers.talkers import everything_of
 
 if TYPE_CHECKING:
-    from tests.helpers.raw_client import Frame
     from tests.helpers.stack import Stack
-
-
-async def everything_of(client: RawClient, room_id: str) -> list[Frame]:
-    """The room's whole log, page by page."""
-    found: list[Frame] = []
-    while True:
-        page = await client.expect("history", {"after": len(found), "limit": 200}, room_id=room_id)
-        found += page["messages"]
-        if not page["more"]:
-            return found
 
 
 async def test_after_killing_everything_it_is_all_there(own_stack: Stack) -> None:

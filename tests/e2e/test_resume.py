@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client.address import Address
-from client.events import MessageArrived, TextFailed
-from client.failover import AnyOf
-from client.known_hosts import KnownHosts
-from client.session import Session
-from client.transport import TlsConnector
-from client.trust import choose_trust
-from tests.e2e.test_restart import everything_of
 from tests.helpers.people import People, fresh
 from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
+from tests.helpers.talkers import PASSWORD, Talker, nothing_was_lost_or_doubled, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from client.events import Event
     from tests.helpers.raw_client import Frame, RawClient
-
-PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(scope="module")
@@ -127,50 +117,6 @@ async def test_a_takeover_ends_the_other_connection_at_once(crowd: People) -> No
     assert await third.refused("resume", {"token": token, "rooms": {}}) == "bad_token"
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not is_so():  # noqa: ASYNC110 - it happens in other tasks and processes, and nothing announces it
-            await asyncio.sleep(0.01)
-
-
-class Talker:
-    """A person with the client library, who talks on whatever happens, and what they saw.
-
-    They know the first edge, or all with `any_edge`.
-    """
-
-    def __init__(self, stack: Stack, folder: Path, *, any_edge: bool = False) -> None:
-        self.name = fresh()
-        self.seen: dict[str, list[tuple[str, int]]] = {}
-        self.failed: list[Event] = []
-        self.posted: list[str] = []
-        known_hosts = KnownHosts(folder / "known_hosts")
-        connectors = []
-        for number in range(stack.edges if any_edge else 1):
-            address = Address("localhost", stack.port + number)
-            trust = choose_trust(address, ca=Path(stack.ca), stacks=[], known_hosts=known_hosts)
-            connectors.append((address, TlsConnector(address, trust)))
-        self.session = Session(AnyOf(connectors), on_event=self._on_event)
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, MessageArrived):
-            self.seen.setdefault(event.room.room_id, []).append((event.message.text, event.message.seq))
-        elif isinstance(event, TextFailed):
-            self.failed.append(event)
-
-    async def arrive(self) -> None:
-        await self.session.start()
-        await self.session.register(self.name, PASSWORD)
-        await self.session.login(self.name, PASSWORD)
-
-    async def talk(self, room_id: str, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            text = f"{self.name} {len(self.posted)}"
-            self.session.post_text(room_id, text)
-            self.posted.append(text)
-            await asyncio.sleep(0.02)
-
-
 async def test_killing_the_edge_under_load_loses_and_doubles_nothing(
     two_edges: Stack, crowd: People, tmp_path: Path
 ) -> None:
@@ -190,7 +136,7 @@ async def test_killing_the_edge_under_load_loses_and_doubles_nothing(
     await asyncio.sleep(0.5)
     stop.set()
     await asyncio.gather(*talks)
-    await nothing_was_lost_or_doubled(talkers, crowd, room_id)
+    await nothing_was_lost_or_doubled(talkers, await crowd.person(edge=2), room_id)
     resumed = [event for event in two_edges.log_events() if event["event"] == "resumed"]
     assert len(resumed) >= 2 * len(talkers)
 
@@ -199,7 +145,7 @@ async def test_a_rolling_restart_under_load_shows_nobody_an_error(tmp_path: Path
     config = f"{FAST_CONFIG}\n[edge]\ntext_rate = 0\n"
     with running_stack(edges=2, config=config) as stack:
         async with AsyncExitStack() as exits:
-            talkers = [Talker(stack, tmp_path, any_edge=True) for _ in range(4)]
+            talkers = [Talker(stack, tmp_path, ports=[stack.port, stack.port + 1]) for _ in range(4)]
             for talker in talkers:
                 await talker.arrive()
             room_id = (await talkers[0].session.create_room(fresh("room"))).room_id
@@ -218,23 +164,5 @@ async def test_a_rolling_restart_under_load_shows_nobody_an_error(tmp_path: Path
             await until(lambda: all(talker.session.state == "live" for talker in talkers))
             stop.set()
             await asyncio.gather(*talks)
-            await nothing_was_lost_or_doubled(talkers, People(stack, exits), room_id)
-
-
-async def nothing_was_lost_or_doubled(talkers: list[Talker], crowd: People, room_id: str) -> None:
-    """Everything that was posted is in the log once and in its order, and everybody has seen the log."""
-    for talker in talkers:
-        assert await talker.session.settle(20)
-    other = await crowd.person(edge=2)
-    await other.expect("join_room", room_id=room_id)
-    log = [(message["text"], message["seq"]) for message in await everything_of(other, room_id)]
-    assert [seq for _, seq in log] == list(range(1, len(log) + 1))
-    assert sorted(text for text, _ in log) == sorted(text for talker in talkers for text in talker.posted)
-    for talker in talkers:
-        own = [text for text, _ in log if text.startswith(talker.name)]
-        assert own == talker.posted
-        seen = talker.seen[room_id]
-        await until(lambda seen=seen: len(seen) >= len(log))
-        assert seen == log
-        assert talker.failed == []
-        await talker.session.close()
+            other = await People(stack, exits).person(edge=2)
+            await nothing_was_lost_or_doubled(talkers, other, room_id)

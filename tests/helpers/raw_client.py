@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -62,17 +63,41 @@ class RawClient:
 
     @classmethod
     async def connect(
-        cls, host: str, port: int, ca: Path | str, *, hello: bool = True, server_name: str = "localhost"
+        cls,
+        host: str,
+        port: int,
+        ca: Path | str,
+        *,
+        hello: bool = True,
+        server_name: str = "localhost",
+        source: str | None = None,
     ) -> Self:
-        """Version 2 with `hello`, version 1 without."""
+        """Version 2 with `hello`, version 1 without; from the address `source`."""
+        local = None if source is None else (source, 0)
         reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(host, port, ssl=tls_context(ca), server_hostname=server_name), TIMEOUT_S
+            asyncio.open_connection(host, port, ssl=tls_context(ca), server_hostname=server_name, local_addr=local),
+            TIMEOUT_S,
         )
         client = cls(reader, writer)
         if hello:
-            reply = await client.request("hello", {"protocol": 2, "client": "raw/1"})
-            assert reply["type"] == "server_info", reply
+            await client.greet()
         return client
+
+    @classmethod
+    async def over(cls, connected: socket.socket, ca: Path | str) -> Self:
+        """Version 2, over a connection on which something may have been sent already."""
+        client = cls(
+            *await asyncio.wait_for(
+                asyncio.open_connection(sock=connected, ssl=tls_context(ca), server_hostname="localhost"), TIMEOUT_S
+            )
+        )
+        await client.greet()
+        return client
+
+    async def greet(self) -> None:
+        """The first request of version 2."""
+        reply = await self.request("hello", {"protocol": 2, "client": "raw/1"})
+        assert reply["type"] == "server_info", reply
 
     async def __aenter__(self) -> Self:
         return self
