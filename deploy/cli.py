@@ -23,10 +23,11 @@ _FORWARDED = {
     "admin": "look into a running stack: parley admin [--home DIR] COMMAND",
     "bench": "measure (needs the source tree)",
     "check": "prove the delivery promise of a stack (needs the source tree)",
+    "ghz": "call a service as a ghz configuration says (needs the source tree)",
 }
 
 # These live beside the tests, and run from the source tree.
-_IN_TESTS = {"bench": "tests.bench", "check": "tests.chaos"}
+_IN_TESTS = {"bench": "tests.bench", "check": "tests.chaos", "ghz": "tests.ghz"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from services.common.errors import MESSAGE_CHARS_MAX, ParleyError, from_rpc_error, to_metadata, to_status
-from services.common.identity import peer_identity
+from services.common.identity import ADMIN, peer_identity
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 
@@ -38,7 +38,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     """Refuses whoever is not on the list of the called service, and translates what handlers raise.
 
     `allow` maps the full name of a gRPC service to the kinds of identity that may call it. Services that are not in
-    it, and methods that do not exist, are refused to everyone alike.
+    it, and methods that do not exist, are refused to everyone alike; only operators hear that a method does not exist:
+    their tools ask for several versions of a service and take the one that there is.
     """
 
     def __init__(self, allow: Mapping[str, frozenset[str]]) -> None:
@@ -138,7 +139,10 @@ async def _take_first(context: Context) -> None:
 
 async def _refuse_unknown(_request: Any, context: Context) -> None:
     await _take_first(context)
-    await _refuse("unknown method", peer_identity(context), context)
+    identity = peer_identity(context)
+    if identity is not None and identity.kind == ADMIN:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+    await _refuse("unknown method", identity, context)
 
 
 # On the wire a call of any kind can be answered by a handler of this one.

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from services.common import rpc_options
 from services.common.admin_servicer import SERVICE as _PROCESS
@@ -26,6 +25,7 @@ from services.common.audit import AuditInterceptor
 from services.common.config import split_host_port
 from services.common.identity import ADMIN, KINDS
 from services.common.interceptors import GuardInterceptor
+from services.common.reflection import add_reflection
 from services.common.tasks import TaskSet
 from services.common.tls import server_credentials
 
@@ -84,7 +84,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         ProcessAdminServicer(config.name).add_to(self.grpc)
         channelz.add_channelz_servicer(self.grpc)
-        reflection.enable_server_reflection(self._service_names, self.grpc)
+        add_reflection(self._service_names, self.grpc)
 
     @property
     def address(self) -> str:

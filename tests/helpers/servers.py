@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ def find_program(name: str, *directories: Path) -> str:
     if os.environ.get("PARLEY_REQUIRE_ALL") == "1":
         pytest.fail(f"{name} is not installed, and PARLEY_REQUIRE_ALL=1 lets nothing be left out", pytrace=False)
     pytest.skip(f"{name} is not installed")
+
+
+def find_go_program(name: str) -> str:
+    """The path of a program that `go install` makes. Without Go the test is skipped: nothing can make the program."""
+    places = [Path(sys.executable).parent, Path.home() / "go" / "bin"]
+    if shutil.which("go") is None and not any(shutil.which(name, path=str(place)) for place in places):
+        pytest.skip(f"{name} is not installed, nor is Go, which would install it")
+    return find_program(name, *places)
 
 
 def free_port() -> int:
