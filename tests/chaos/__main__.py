@@ -50,9 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--host", metavar="H", help="a server, with --port and --ca")
     where.add_argument("--port", metavar="P[,P…]", help="its edges' ports")
     where.add_argument("--ca", metavar="FILE", help="its certificate authority")
+    where.add_argument(
+        "--layout",
+        choices=target.LAYOUTS,
+        default="sqlite",
+        help="where there is no target: the stack to start (sqlite)",
+    )
     parser.add_argument("--seconds", type=float, default=30.0, metavar="N", help="how long people talk (30)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of everything that is drawn (1)")
-    parser.add_argument("--people", type=int, default=10, metavar="N", help="clients (10)")
+    parser.add_argument("--people", type=int, default=8, metavar="N", help="people who come and go (8)")
     parser.add_argument("--rooms", type=int, default=4, metavar="N", help="rooms that they make (4)")
     parser.add_argument(
         "--faults",
@@ -110,7 +116,7 @@ def _target(arguments: argparse.Namespace) -> Iterator[target.Target]:
         ports = [int(port) for port in (arguments.port or "8888").split(",")]
         yield target.of_addresses(arguments.host, ports, arguments.ca)
     else:
-        with target.own_sqlite() as own:
+        with target.own(arguments.layout) as own:
             yield own
 
 

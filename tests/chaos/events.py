@@ -186,6 +186,50 @@ class FileStray(Event, frozen=True, kw_only=True, tag="file_stray"):
     path: str
 
 
+class LogOut(Event, frozen=True, kw_only=True, tag="log_out"):
+    """A logout was acknowledged: nothing of a room may come on `conn` any more, and its token is dead everywhere."""
+
+    c: str
+    conn: str
+
+
+class DeadToken(Event, frozen=True, kw_only=True, tag="dead_token"):
+    """The token of `conn`, which had been logged out, was shown to `edge` once more."""
+
+    c: str
+    conn: str
+    edge: str
+    accepted: bool
+    code: str = ""
+
+
+class Race(Event, frozen=True, kw_only=True):
+    """Nobody was logged in as `c`, and several logins without takeover were sent at once.
+
+    `won` names the edges that let somebody in, `codes` what the others said, with `lost` where nobody knows.
+    """
+
+    c: str
+    won: list[str]
+    codes: list[str]
+
+
+class Taken(Event, frozen=True, kw_only=True):
+    """A login on `conn` was acknowledged that takes the session over from `old`."""
+
+    c: str
+    old: str
+    conn: str
+
+
+class Heard(Event, frozen=True, kw_only=True):
+    """Something of a room came on a connection, of which only that is of interest."""
+
+    c: str
+    conn: str
+    room: str
+
+
 class Fault(Event, frozen=True, kw_only=True):
     """Something was broken from t0 to t1, where it was mended; written when it was."""
 
@@ -227,7 +271,8 @@ class End(Event, frozen=True, kw_only=True):
 
 AnyEvent = (
     Invoke | Ok | Fail | Info | Deliver | Open | Close | Start | ResumeOk | JoinAsk | JoinOk | PartAsk | LeaveOk
-    | KickOk | Bookmark | FileOk | FileRecv | FileStray | Fault | Restored | Probe | Audit | End
+    | KickOk | Bookmark | FileOk | FileRecv | FileStray | LogOut | DeadToken | Race | Taken | Heard | Fault | Restored
+    | Probe | Audit | End
 )  # fmt: skip
 
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)

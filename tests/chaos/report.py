@@ -26,6 +26,7 @@ def of_verdict(verdict: Verdict) -> str:
         "joins, leaves, kicks": f"{seen['JoinOk']}, {seen['LeaveOk']}, {seen['KickOk']}",
         "heartbeat bookmarks": str(seen["Bookmark"]),
         "files": f"{seen['FileOk']} sent, {seen['FileRecv']} received",
+        "sessions": f"{seen['LogOut']} logouts, {seen['Race']} races, {seen['DeadToken']} dead tokens shown",
         "faults": _counts(verdict.faults) or "none",
         "audited": f"{verdict.audited} messages in {seen['Audit']} parts",
     }
@@ -61,9 +62,16 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "unknown": verdict.seen["Info"],
         "deliveries": verdict.seen["Deliver"],
         "resumes": verdict.recovered,
+        "files": verdict.seen["FileOk"],
+        "files_received": verdict.seen["FileRecv"],
+        "logouts": verdict.seen["LogOut"],
+        "races": verdict.seen["Race"],
         "faults": dict(verdict.faults),
         "violations": dict(verdict.found),
         "mistakes": outcome.mistakes,
+        "acknowledged_again_s": outcome.recovery.acknowledged,
+        "back_s": outcome.recovery.back,
+        "took_s": round(outcome.took_s, 1),
     }
 
 

@@ -22,6 +22,7 @@ from tests.chaos.recorder.board import Board, Door
 from tests.chaos.recorder.log import EventLog
 from tests.chaos.recorder.town import Town
 from tests.chaos.recorder.wire import trusting
+from tests.chaos.recovery import Recovery, measure
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -39,8 +40,10 @@ class Plan:
 
     seconds: float = 60.0
     seed: int = 1
-    people: int = 10
+    people: int = 8
+    talkers: int = 2  # who send without a pause
     library_people: int = 2
+    guests: int = 1  # who log in and out
     rooms: int = 4
     faults: frozenset[str] = frozenset()
     kicks: bool = True
@@ -56,6 +59,7 @@ class Outcome:
     losses: Counter[str]
     took_s: float
     cpu_s: float
+    recovery: Recovery = field(default_factory=Recovery)
     mistakes: list[str] = field(default_factory=list)  # of this program, not of what it checks
 
     @property
@@ -83,7 +87,7 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
         town = Town(board, target.doors, plan.seed)
         await town.found(plan.rooms)
         trust = Authority("localhost", Path(target.client_ca))
-        await town.settle(plan.people, plan.library_people, trust, deadline_s=MOVE_IN_S)
+        await town.settle(plan.people, plan.talkers, plan.library_people, plan.guests, trust, deadline_s=MOVE_IN_S)
         until = log.now() + plan.seconds
         board.is_talking = True
         async with asyncio.TaskGroup() as tasks:
@@ -105,7 +109,10 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
     cpu_s = time.process_time() - cpu_began
     with log_path.open("rb") as lines:
         verdict = check(e.decode(lines))
-    return Outcome(plan, verdict, board.refusals, board.losses, time.monotonic() - began, cpu_s, mistakes)
+    with log_path.open("rb") as lines:
+        recovery = measure(e.decode(lines))
+    took_s = time.monotonic() - began
+    return Outcome(plan, verdict, board.refusals, board.losses, took_s, cpu_s, recovery, mistakes)
 
 
 def _audit_store(target: Target, log: EventLog, rooms: list[str]) -> None:

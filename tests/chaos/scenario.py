@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tests.chaos import events as e
 from tests.chaos.simulator import EDGES, ROOMS, Defect, Simulator, Text
@@ -93,13 +95,43 @@ def _heartbeat(simulator: Simulator) -> None:
 
 def _file(simulator: Simulator) -> None:
     sha256 = f"{simulator.serial():064x}"
-    about = {"room": ROOMS[0], "id": sha256[:32], "size": 5}
+    about = {"room": ROOMS[0], "id": sha256[-32:], "size": 5}
     simulator.say(e.FileOk(t=simulator.t(), c="u1", sha256=sha256, **about))  # type: ignore[arg-type]
     if simulator.breaks(Defect.FILE_CHANGED):
         sha256 = "0" * 64
     simulator.say(e.FileRecv(t=simulator.t(), c="u2", sha256=sha256, **about))  # type: ignore[arg-type]
+    simulator.files.append(simulator.history[-1])  # type: ignore[arg-type]
     if simulator.breaks(Defect.FILE_STRAYS):
         simulator.say(e.FileStray(t=simulator.t(), c="u2", path="../profile"))
+
+
+def _guest(simulator: Simulator) -> None:
+    """Somebody whose session is taken over, logged out, and raced for."""
+    old, conn = f"c{simulator.serial()}", f"c{simulator.serial()}"
+    about: dict[str, Any] = {"c": "guest"}
+    for name in (old, conn):
+        simulator.say(e.Open(t=simulator.t(), conn=name, edge=EDGES[0], **about))
+    simulator.say(e.Taken(t=simulator.t(), old=old, conn=conn, **about))
+    simulator.say(e.Heard(t=simulator.t(), conn=old, room=ROOMS[0], **about))  # was on its way
+    if simulator.breaks(Defect.TAKEN_OVER_GOES_ON):
+        simulator.pass_time(1.5)
+        simulator.say(e.Heard(t=simulator.t(), conn=old, room=ROOMS[0], **about))
+    if simulator.breaks(Defect.TAKEN_OVER_STAYS_OPEN):
+        simulator.pass_time(1.5)
+    else:
+        simulator.say(e.Close(t=simulator.t(), conn=old, **about))
+    simulator.say(e.LogOut(t=simulator.t(), conn=conn, **about))
+    if simulator.breaks(Defect.LOGGED_OUT_GOES_ON):
+        simulator.say(e.Heard(t=simulator.t(), conn=conn, room=ROOMS[0], **about))
+    accepted = simulator.breaks(Defect.DEAD_TOKEN_ACCEPTED)
+    simulator.say(e.DeadToken(t=simulator.t(), conn=conn, edge=EDGES[1], accepted=accepted, **about))
+    simulator.say(e.Close(t=simulator.t(), conn=conn, **about))
+    won, codes = [EDGES[0]], ["already_logged_in"]
+    if simulator.breaks(Defect.RACE_WON_TWICE):
+        won, codes = list(EDGES), []
+    elif simulator.breaks(Defect.RACE_WON_BY_NOBODY):
+        won, codes = [], codes * 2
+    simulator.say(e.Race(t=simulator.t(), won=won, codes=codes, **about))
 
 
 def _restore(simulator: Simulator) -> None:
@@ -164,6 +196,8 @@ def _finish(simulator: Simulator) -> None:
             if is_last and simulator.breaks(Defect.STUCK_AT_THE_END, 1.0):
                 conn.queue.clear()
             simulator.arrive(conn)
+    for _ in range(3):
+        _guest(simulator)
     simulator.say(e.End(t=simulator.t()))
     for edge in EDGES:
         passed = not (edge == EDGES[1] and simulator.breaks(Defect.EDGE_STAYS_DEAD, 1.0))
@@ -172,6 +206,9 @@ def _finish(simulator: Simulator) -> None:
 
 
 def _audit(simulator: Simulator) -> None:
+    for file in simulator.files:
+        if not simulator.breaks(Defect.FILE_LOST, 0.5):
+            simulator.say(msgspec.structs.replace(file, t=simulator.t()))
     _lose(simulator)
     acknowledged = {(ok.room, ok.seq) for ok in simulator.acknowledged}
     for source in (*EDGES, "store"):

@@ -54,6 +54,13 @@ class Defect(enum.Enum):
     EARLY_BOOKMARK = "a heartbeat names what the log has, not what was sent"
     FILE_CHANGED = "a file comes with other bytes"
     FILE_STRAYS = "a file's name leads out of the folder"
+    FILE_LOST = "an acknowledged file cannot be fetched"
+    RACE_WON_TWICE = "two logins that race on two edges both win"
+    RACE_WON_BY_NOBODY = "two logins that race lock each other out"
+    DEAD_TOKEN_ACCEPTED = "an edge knows a token that was logged out on another"
+    TAKEN_OVER_GOES_ON = "an edge does not hear that a session was taken over"
+    TAKEN_OVER_STAYS_OPEN = "a connection that was taken over is not closed"
+    LOGGED_OUT_GOES_ON = "a connection that was logged out is still shown rooms"
     STUCK_AT_THE_END = "the last message waits for the next"
     NO_ANSWER = "a send is never answered"
     EDGE_STAYS_DEAD = "an edge serves nobody after it was mended"
@@ -106,6 +113,7 @@ class Simulator:
         self.connections: dict[str, Connection] = {}  # by user
         self.retry: dict[str, list[e.Invoke]] = {}  # by user, of unknown outcome
         self.acknowledged: list[e.Ok] = []
+        self.files: list[e.FileRecv] = []  # as they were received
         self.epochs = 1
         self._now = 0.0
         self._serial = 0
@@ -130,6 +138,10 @@ class Simulator:
         """The time, later with every look."""
         self._now = round(self._now + 0.001, 3)
         return self._now
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock goes on."""
+        self._now += seconds
 
     def serial(self) -> int:
         """A number that was not given before."""

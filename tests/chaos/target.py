@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.chaos.nemesis.processes import Processes
 from tests.chaos.recorder.board import Door
@@ -49,6 +49,13 @@ def of_addresses(host: str, ports: list[int], ca: str) -> Target:
 
 
 @contextlib.contextmanager
+def own(layout: str) -> Iterator[Target]:
+    """A private stack of one of the LAYOUTS."""
+    with LAYOUTS[layout]() as target:
+        yield target
+
+
+@contextlib.contextmanager
 def own_sqlite(*, edges: int = 2) -> Iterator[Target]:
     """A private stack on SQLite, with one rooms process, whose disk and clock can fail where there is a compiler."""
     with contextlib.ExitStack() as exits:
@@ -61,3 +68,6 @@ def own_sqlite(*, edges: int = 2) -> Iterator[Target]:
         stack.start()
         found = of_home(home)
         yield Target(found.doors, found.client_ca, home=home, processes=found.processes, control=control)
+
+
+LAYOUTS: Final = {"sqlite": own_sqlite}

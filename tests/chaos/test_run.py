@@ -23,7 +23,7 @@ SECONDS = 10.0
 async def test_the_promise_is_kept_while_everything_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "events.jsonl"
     with own_sqlite() as target:
-        outcome = await run(target, Plan(seconds=SECONDS, seed=7, people=6, faults=frozenset(KINDS)), log)
+        outcome = await run(target, Plan(seconds=SECONDS, seed=7, people=5, faults=frozenset(KINDS)), log)
     assert outcome.is_good, report.of_outcome(outcome)
     seen = outcome.verdict.seen
     assert seen["Ok"] > 50

@@ -1,4 +1,4 @@
-"""The checker: reads a log of events once, and says which of I1 to I15 it breaks, with a witness for each."""
+"""The checker: reads a log of events once, and says which of I1 to I16 it breaks, with a witness for each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.chaos.checker.membership import Membership
 from tests.chaos.checker.order import Order
 from tests.chaos.checker.origin import Origin
 from tests.chaos.checker.progress import Progress
+from tests.chaos.checker.sessions import Sessions
 from tests.chaos.checker.storage import Storage
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ INVARIANTS = {
     "I13": "a restored database is a new epoch",
     "I14": "files",
     "I15": "bookmarks",
+    "I16": "sessions",
 }
 
 KEPT_MAX = 20
@@ -73,6 +75,7 @@ def check(events: Iterable[AnyEvent]) -> Verdict:
     verdict = Verdict()
     concerns: list[Concern] = [
         Storage(), Origin(), Continuity(), Bookmarks(), Order(), Membership(), Progress(), Epochs(), Files(),
+        Sessions(),
     ]  # fmt: skip
     for event in events:
         _count(verdict, event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos.nemesis.faults import Clock, Fault, Kill, Network, Pause, ServerFault, Storage
+from tests.chaos.nemesis.faults import Clock, Fault, Kill, Network, Pause, Rolling, ServerFault, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.chaos.nemesis.servers import Server
     from tests.chaos.shim.control import Control
 
-PROCESS_KINDS = ("kill", "restart", "pause")
+PROCESS_KINDS = ("kill", "restart", "rolling", "pause")
 NETWORK_KINDS = ("cut", "reset", "delay", "blackhole", "refuse")
 SHIM_KINDS = ("disk-full", "sync-fails", "clock")
 SERVER_KINDS = ("server-kill", "server-restart", "server-pause")
@@ -44,7 +44,9 @@ def choose(
     """The faults of these kinds for everything that there is. Without `processes` only the network can fail."""
     faults: list[Fault] = []
     for kind in kinds:
-        if kind in PROCESS_KINDS and processes is not None:
+        if kind == "rolling" and processes is not None:
+            faults.append(Rolling(processes))
+        elif kind in PROCESS_KINDS and processes is not None:
             names = sorted(processes.read())
             faults += [Pause(name, processes) if kind == "pause" else Kill(kind, name, processes) for name in names]
         elif kind in NETWORK_KINDS:

@@ -54,6 +54,28 @@ class Kill:
         await self._processes.until_serving(self.target, other_than=self._pid)
 
 
+class Rolling:
+    """A rolling restart as operators make one: SIGTERM to each process in turn, when the one before serves again."""
+
+    kind = "rolling"
+    target = "all processes"
+    lasts_s = (0.0, 0.0)
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    async def strike(self, dice: random.Random) -> None:
+        """Restarts them all. (What is stopped at the moment takes its turn when it goes on.)"""
+        names = sorted(self._processes.read())
+        dice.shuffle(names)
+        for name in names:
+            pid = self._processes.signal(name, signal.SIGTERM)
+            await self._processes.until_serving(name, other_than=pid)
+
+    async def mend(self) -> None:
+        """Nothing is left to do."""
+
+
 class Pause:
     """SIGSTOP: a process that is there and does not answer."""
 

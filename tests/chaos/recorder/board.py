@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ssl
 
+    from tests.chaos.events import FileOk
     from tests.chaos.recorder.log import EventLog
 
 PASSWORD = "correct horse battery staple"
@@ -37,6 +38,7 @@ class Board:
     context: ssl.SSLContext
     prefix: str  # of all names of this run
     rooms: list[str] = field(default_factory=list)
+    files: dict[str, FileOk] = field(default_factory=dict)  # that were acknowledged, by id
     newest: dict[str, int] = field(default_factory=dict)  # room: highest seq that was acknowledged
     refusals: Counter[str] = field(default_factory=Counter)  # of texts, by code
     losses: Counter[str] = field(default_factory=Counter)  # of connections, by reason

@@ -1,4 +1,8 @@
-"""What people do: they talk in bursts, look things up, come and go, and now and then make a mistake."""
+"""What people do: they talk in bursts, look things up, send files, come and go, and now and then make a mistake.
+
+Talkers do one thing only: they send without a pause and without waiting for answers, so that many texts of one
+connection to one room are always under way. It is they who show whether an order holds.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ PENDING_MAX = 60
 BURST_MAX = 8
 OUT_S = 2.5  # longer than a removal may take to show on every edge
 MEMBERS_MIN = 1
+STREAM_PER_S = 12.0  # a user may send 20 a second
+STREAM_PENDING_MAX = 250
+STREAM_TEXTS = (40, 400)  # to one room, before the next
 
 
 async def act(person: Person) -> None:
@@ -33,6 +40,20 @@ async def act(person: Person) -> None:
             await asyncio.sleep(person.dice.expovariate(1 / PAUSE_S))
         else:
             await asyncio.sleep(0.1)
+
+
+async def stream(person: Person) -> None:
+    """A talker. Until cancelled, or the connection breaks. Raises LostError."""
+    while person.line.is_open:
+        await _take_seats(person)
+        seat = _seat(person)
+        for _ in range(person.dice.randint(*STREAM_TEXTS)):
+            may_talk = person.board.is_talking and person.mailbox.pending < STREAM_PENDING_MAX
+            if may_talk and seat is not None and seat.standing is Standing.IN:
+                person.mailbox.send(person.line, person.conn, person.mailbox.compose(seat.room))
+            await asyncio.sleep(1 / STREAM_PER_S)
+            if not may_talk:
+                break
 
 
 async def _take_seats(person: Person) -> None:
@@ -95,6 +116,23 @@ async def _hang_up(person: Person) -> None:
     person.line.hang_up("on purpose")
 
 
+async def _log_out(person: Person) -> None:
+    await person.log_out()
+
+
+async def _send_file(person: Person) -> None:
+    seat = _seat(person)
+    if seat is not None:
+        await person.cabinet.send(person.line, person.conn, seat)
+
+
+async def _fetch_file(person: Person) -> None:
+    seat = _seat(person)
+    if seat is not None:
+        await person.cabinet.fetch(person.line, seat)
+
+
 ACTS: list[tuple[Callable[[Person], Awaitable[None]], int]] = [
-    (_talk, 100), (_repeat, 8), (_contradict, 2), (_read, 6), (_leave, 2), (_hang_up, 3),
+    (_talk, 100), (_repeat, 8), (_contradict, 2), (_read, 6), (_leave, 2), (_hang_up, 3), (_log_out, 2),
+    (_send_file, 8), (_fetch_file, 10),
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from client.session import Session
 from client.transport import TlsConnector
 from tests.chaos import events as e
 from tests.chaos.recorder.board import PASSWORD, Board
-from tests.chaos.recorder.mailbox import Mailbox, Text, digest, key_of
+from tests.chaos.recorder.mailbox import Mailbox, Text, identify
 from tests.chaos.recorder.seat import Seat, Standing
 
 if TYPE_CHECKING:
@@ -140,9 +140,10 @@ class LibraryPerson:
         if seat.standing is not Standing.IN:  # the message came in the same turn as the answer to the join
             self._joined(seat, event.room.epoch, event.message.seq - 1)
         message = event.message
+        key, h = identify(message.text, message.file)
         self.board.log.write(
             e.Deliver, c=self.name, conn=self.conn, room=seat.room, epoch=event.room.epoch, seq=message.seq,
-            key=key_of(message.text), sender=message.username, h=digest(message.text),
+            key=key, sender=message.username, h=h,
             via="replay" if event.is_late else "live",
         )  # fmt: skip
         seat.cover.add(message.seq)

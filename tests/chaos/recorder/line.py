@@ -29,7 +29,7 @@ class Line:
     """`on_event` gets what is no reply; `on_lost` is called once, after which nothing comes."""
 
     def __init__(
-        self, on_event: Callable[[Frame], None], on_lost: Callable[[str], None], on_chunk: Callable[[bytes], None]
+        self, on_event: Callable[[Frame], object], on_lost: Callable[[str], None], on_chunk: Callable[[bytes], None]
     ) -> None:
         self.lost = asyncio.Event()
         self._on_event = on_event

@@ -22,12 +22,29 @@ FILLERS = ("", "hello ", "سلام ", "多言語 ", "🦜 ", "a\tb\n", '"quoted"
 
 def digest(text: str) -> str:
     """`h`: the beginning of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short(hashlib.sha256(text.encode()).hexdigest())
+
+
+def short(sha256: str) -> str:
+    """As much of a hash as stands in the log."""
+    return sha256[:16]
 
 
 def key_of(text: str) -> str:
     """The key or label that a text of ours begins with."""
     return text.partition(" ")[0]
+
+
+def file_key(file_id: str) -> str:
+    """The label of a file's message: the server gives it a key of its own."""
+    return f"~{file_id}"
+
+
+def identify(text: str, file: Frame | None) -> tuple[str, str]:
+    """The key and the h of a message as it came."""
+    if file is not None:
+        return file_key(file["file_id"]), short(file["sha256"])
+    return key_of(text), digest(text)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from tests.chaos import events as e
 from tests.chaos.recorder.board import PASSWORD, Board
+from tests.chaos.recorder.cabinet import Cabinet
 from tests.chaos.recorder.line import Line, RefusedError
-from tests.chaos.recorder.mailbox import Mailbox, digest, key_of
+from tests.chaos.recorder.mailbox import Mailbox, identify
 from tests.chaos.recorder.seat import Seat, Standing
 from tests.chaos.recorder.wire import Frame, LostError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PAGE = 200
 BACKOFF_MAX_S = 1.0
 RETRY_S = 0.4
+LINGER_S = 1.0  # how long a connection stays after it was logged out: nothing may come on it
 
 
 class Person:
@@ -29,6 +31,7 @@ class Person:
         self.board = board
         self.dice = random.Random(f"{seed}:{name}")
         self.mailbox = Mailbox(name, board, self.dice)
+        self.cabinet = Cabinet(name, board, self.dice)
         self.seats = {room: Seat(room) for room in board.rooms}
         self.line = self._new_line()
         self.conn = ""
@@ -37,6 +40,7 @@ class Person:
         self.back_at: list[tuple[float, float, str]] = []  # (lost at, back at, edge)
         self._habits = habits
         self._token = ""
+        self._dead: tuple[str, str] | None = None  # the token of a connection that was logged out, and its name
         self._is_registered = False
         self._lives = 0
         self._lost_at: float | None = None
@@ -44,7 +48,7 @@ class Person:
         self._loads: set[asyncio.Task[None]] = set()
 
     def _new_line(self) -> Line:
-        return Line(self._on_event, self._on_lost, lambda _: None)
+        return Line(self._on_event, self._on_lost, self.cabinet.on_chunk)
 
     # Coming back
 
@@ -104,6 +108,7 @@ class Person:
                     self._wait_s = error.retry_after_s
                     raise
             self._is_registered = True
+        await self._try_dead_token(edge)
         if self._token and self.dice.random() < 0.9:
             positions = {
                 seat.room: {"epoch": seat.epoch, "seq": seat.have}
@@ -127,6 +132,31 @@ class Person:
         except RefusedError as error:
             self._wait_s = error.retry_after_s
             raise
+
+    async def _try_dead_token(self, edge: str) -> None:
+        """A token that was logged out opens nothing, on no edge. Raises LostError."""
+        if self._dead is None:
+            return
+        (token, conn), self._dead = self._dead, None
+        accepted, code = True, ""
+        try:
+            await self.line.ask("resume", {"token": token, "rooms": {}})
+        except RefusedError as error:
+            accepted, code = False, error.code
+        self.board.log.write(e.DeadToken, c=self.name, conn=conn, edge=edge, accepted=accepted, code=code)
+        if accepted:
+            raise LostError("a dead token was accepted")
+
+    async def log_out(self) -> None:
+        """Ends the session; the next life begins with a login. Raises LostError, RefusedError."""
+
+        def gone(_: Frame) -> None:
+            self.board.log.write(e.LogOut, c=self.name, conn=self.conn)
+            self._dead, self._token = (self._token, self.conn), ""
+
+        await self.line.ask("logout", {}, then=gone)
+        await asyncio.sleep(self.dice.uniform(0, LINGER_S))
+        self.line.hang_up("logged out")
 
     def _entered(self, edge: str, data: Frame, positions: dict[str, Frame]) -> None:
         """Logged in: where every room begins on this connection."""
@@ -177,6 +207,8 @@ class Person:
 
     def _on_event(self, frame: Frame) -> None:
         kind = frame["type"]
+        if self.cabinet.on_event(frame):
+            return
         if kind == "messages":
             seat = self.seats.get(frame["room_id"])
             if seat is not None and seat.standing is not Standing.RETIRED:
@@ -191,11 +223,10 @@ class Person:
             self.board.losses[f"error {frame['data'].get('code')}"] += 1
 
     def _deliver(self, seat: Seat, epoch: str, message: Frame, via: e.Via) -> None:
-        text, sender = message["text"], message["username"]
-        key = key_of(text)
+        key, h = identify(message["text"], message.get("file"))
         self.board.log.write(
             e.Deliver, c=self.name, conn=self.conn, room=seat.room, epoch=epoch, seq=message["seq"], key=key,
-            sender=sender, h=digest(text), via=via,
+            sender=message["username"], h=h, via=via,
         )  # fmt: skip
         if epoch == seat.epoch:
             seat.cover.add(message["seq"])

@@ -7,7 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from tests.chaos import events as e
-from tests.chaos.recorder.mailbox import digest, key_of
+from tests.chaos.recorder.mailbox import identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
     from tests.chaos.recorder.log import EventLog
 
-Row = tuple[int, str, str, str]  # seq, key, text, username
+Row = tuple[int, str, str, str, str | None, str | None]  # seq, key, text, username, and the file's id and hash
 PART = 1_000
 ROOM = "SELECT number, epoch, last_seq FROM rooms WHERE room_id = ?"
-MESSAGES = "SELECT seq, key, text, username FROM messages WHERE room_number = ? ORDER BY seq"
+MESSAGES = (
+    "SELECT m.seq, m.key, m.text, m.username, f.file_id, f.sha256 FROM messages m"
+    " LEFT JOIN files f ON f.room_number = m.room_number AND f.seq = m.seq"
+    " WHERE m.room_number = ? ORDER BY m.seq"
+)
 
 
 class StoreError(Exception):
@@ -52,7 +56,7 @@ def _write(log: EventLog, room: str, epoch: str, last_seq: int, rows: Iterable[R
     seq = 0
     for part in _parts(rows):
         seq = part[-1][0]
-        entries = [(number, _label(key, text), digest(text), name) for number, key, text, name in part]
+        entries = [_entry(*row) for row in part]
         log.write(e.Audit, source="store", room=room, epoch=epoch, entries=entries)
     if seq != last_seq:
         raise StoreError(f"the log of {room} ends with {seq}, and its room says {last_seq}")
@@ -69,7 +73,9 @@ def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-def _label(key: str, text: str) -> str:
-    """The key in the store, or our own label where the text was sent without one."""
-    label = key_of(text)
-    return label if label.startswith("~") else key
+def _entry(
+    seq: int, key: str, text: str, username: str, file_id: str | None, sha256: str | None
+) -> tuple[int, str, str, str]:
+    """The key is that in the store (a client's begins with c there), or our own label where it was sent without one."""
+    label, h = identify(text, None if file_id is None else {"file_id": file_id, "sha256": sha256})
+    return seq, label if label.startswith("~") else key.removeprefix("c"), h, username

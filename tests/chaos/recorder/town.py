@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from tests.chaos import events as e
 from tests.chaos.recorder import habits
 from tests.chaos.recorder.board import PASSWORD, Board, Door
+from tests.chaos.recorder.cabinet import Cabinet
+from tests.chaos.recorder.guest import Guest
 from tests.chaos.recorder.library import LibraryPerson
 from tests.chaos.recorder.line import Line, RefusedError
-from tests.chaos.recorder.mailbox import digest, key_of
+from tests.chaos.recorder.mailbox import identify
 from tests.chaos.recorder.person import Person
 from tests.chaos.recorder.wire import Frame, LostError
 
@@ -33,6 +35,7 @@ class Town:
         self.board = board
         self.people: list[Person] = []
         self.library_people: list[LibraryPerson] = []
+        self.guests: list[Guest] = []
         self._doors = doors
         self._dice = random.Random(f"{seed}:town")
         self._seed = seed
@@ -47,14 +50,19 @@ class Town:
                 room = await line.ask("create_room", {"name": f"{self.board.prefix} {number}"})
                 self.board.rooms.append(room["room_id"])
 
-    async def settle(self, people: int, library_people: int, trust: Trust, *, deadline_s: float) -> None:
+    async def settle(
+        self, people: int, talkers: int, library_people: int, guests: int, trust: Trust, *, deadline_s: float
+    ) -> None:
         """Everybody moves in, and this returns when all of them are members everywhere."""
-        for number in range(people):
-            self.people.append(Person(f"{self.board.prefix}-person{number}", self.board, self._seed, habits.act))
+        for kind, count, habit in (("person", people, habits.act), ("talker", talkers, habits.stream)):
+            for number in range(count):
+                self.people.append(Person(f"{self.board.prefix}-{kind}{number}", self.board, self._seed, habit))
+        for number in range(guests):
+            self.guests.append(Guest(f"{self.board.prefix}-guest{number}", self.board, self._seed))
         for number in range(library_people):
             name = f"{self.board.prefix}-library{number}"
             self.library_people.append(LibraryPerson(name, self.board, self._seed, trust))
-        for each in (*self.people, *self.library_people):
+        for each in (*self.people, *self.library_people, *self.guests):
             self._tasks.append(asyncio.create_task(each.live(), name=each.name))
         async with asyncio.timeout(deadline_s):
             while not all(seat.epoch for each in self._everybody() for seat in each.seats.values()):
@@ -83,7 +91,7 @@ class Town:
 
     async def disperse(self) -> None:
         """Everybody goes home."""
-        for each in self._everybody():
+        for each in (*self._everybody(), *self.guests):
             each.is_stopping = True
         for person in self.people:
             person.line.hang_up("the end")
@@ -128,7 +136,7 @@ class Town:
             await heard.wait()
 
     async def audit(self, deadline_s: float) -> None:
-        """Reads every room's log through each edge. Raises LostError where an edge cannot show it."""
+        """Reads every room's log and files through each edge. Raises LostError where an edge cannot show it."""
         for door in self._doors:
             why = await self._until_it_works(self._audit, door, deadline_s)
             if why:
@@ -137,7 +145,8 @@ class Town:
     async def _audit(self, door: Door) -> None:
         log = self.board.log
         pages: list[tuple[str, Frame]] = []
-        async with self._visit(door, self._founder) as line:
+        cabinet = Cabinet(self._founder, self.board, self._dice)
+        async with self._visit(door, self._founder, on_event=cabinet.on_event, on_chunk=cabinet.on_chunk) as line:
             for room in self.board.rooms:
                 after, more = 0, True
                 while more:
@@ -145,18 +154,26 @@ class Town:
                     pages.append((room, page))
                     more = page["more"]
                     after = page["messages"][-1]["seq"] if page["messages"] else after
+            for file in self.board.files.values():
+                await cabinet.fetch_one(line, file)
         for room, page in pages:
             entries = [
-                (one["seq"], key_of(one["text"]), digest(one["text"]), one["username"]) for one in page["messages"]
+                (one["seq"], *identify(one["text"], one.get("file")), one["username"]) for one in page["messages"]
             ]
             log.write(e.Audit, source=door.edge, room=room, epoch=page["epoch"], entries=entries)
 
     @contextlib.asynccontextmanager
     async def _visit(
-        self, door: Door, name: str, *, register: bool = False, on_event: Callable[[Frame], None] = lambda _: None
+        self,
+        door: Door,
+        name: str,
+        *,
+        register: bool = False,
+        on_event: Callable[[Frame], object] = lambda _: None,
+        on_chunk: Callable[[bytes], None] = lambda _: None,
     ):  # type: ignore[no-untyped-def]
         """A connection for a moment."""
-        line = Line(on_event, lambda _: None, lambda _: None)
+        line = Line(on_event, lambda _: None, on_chunk)
         try:
             await line.open(door.address, self.board.context)
             credentials = {"username": name, "password": PASSWORD}
