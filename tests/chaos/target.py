@@ -31,7 +31,7 @@ class Target:
     processes: Processes | None = None
     control: shim.Control | None = None
     servers: list[Server] = field(default_factory=list)
-    database_url: str | None = None  # PostgreSQL's
+    database_url: str | None = None  # PostgreSQL's, past all proxies
 
 
 def of_home(home: Path, host: str = "localhost") -> Target:
@@ -70,4 +70,30 @@ def own_sqlite(*, edges: int = 2) -> Iterator[Target]:
         yield Target(found.doors, found.client_ca, home=home, processes=found.processes, control=control)
 
 
-LAYOUTS: Final = {"sqlite": own_sqlite}
+@contextlib.contextmanager
+def own_postgres(*, edges: int = 2, rooms: int = 2) -> Iterator[Target]:
+    """A private stack on PostgreSQL and Redis, both of its own, with several edges and rooms processes.
+
+    Raises ValueError where they are not installed.
+    """
+    from tests.chaos.nemesis.servers import Postgres, Redis
+
+    with contextlib.ExitStack() as exits:
+        home = Path(tempfile.mkdtemp(prefix="parley-check-"))
+        exits.callback(shutil.rmtree, home, ignore_errors=True)
+        control = exits.enter_context(shim.Control(home)) if shim.is_available() else None
+        environment = control.environment if control is not None else {}
+        postgres, redis = exits.enter_context(Postgres()), exits.enter_context(Redis())
+        extra = ["--rooms", str(rooms), "--database", postgres.url, "--redis", redis.url]
+        stack = Stack(home, edges=edges, config=FAST_CONFIG, environment=environment, extra=extra)
+        exits.callback(stack.close)
+        stack.start()
+        found = of_home(home)
+        yield Target(
+            found.doors, found.client_ca, home=home, processes=found.processes, control=control,
+            servers=[postgres, redis], database_url=postgres.direct_url,
+        )  # fmt: skip
+
+
+LAYOUTS: Final = {"sqlite": own_sqlite, "postgres": own_postgres}
+"""SQLite, two edges and one rooms process; or PostgreSQL and Redis, two edges and two rooms processes."""

@@ -15,13 +15,13 @@ from tests.helpers import certificates
 from tests.helpers.served_rooms import Edge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
 STARTED_S = 30.0
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     material = certificates.shared()
     certificate, key = material.pair("rooms")
     settings = {
@@ -32,16 +32,19 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
         "ready_file": folder / "ready.json",
     }
     environ = os.environ | {f"PARLEY_ROOMS_{name.upper()}": str(value) for name, value in settings.items()}
+    environ |= environment
     environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen([sys.executable, "-m", "services.rooms"], env=environ, stderr=subprocess.DEVNULL)
 
 
 @contextlib.asynccontextmanager
-async def rooms_process(folder: Path) -> AsyncIterator[tuple[subprocess.Popen[bytes], Edge]]:
+async def rooms_process(
+    folder: Path, *, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[subprocess.Popen[bytes], Edge]]:
     """A rooms process on the database in `folder`, and an edge that is connected to it."""
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
-    started = _start(folder)
+    started = _start(folder, environment or {})
     try:
         async with asyncio.timeout(STARTED_S):
             for _ in range(100_000):

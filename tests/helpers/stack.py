@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from deploy.local import lifeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READY_S = 60.0  # the product promises 10 on an installed machine; a busy test machine is not one
@@ -79,10 +79,18 @@ class Stack:
     """One home and the stack that runs in it, or does not at the moment."""
 
     def __init__(
-        self, home: Path, *, edges: int = 1, config: str = FAST_CONFIG, environment: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        *,
+        edges: int = 1,
+        config: str = FAST_CONFIG,
+        environment: Mapping[str, str] | None = None,
+        extra: Sequence[str] = (),
     ) -> None:
+        """`extra` are further arguments of `parley up`."""
         self.home = home
         self.edges = edges
+        self.extra = extra
         self.port = free_ports(edges)
         self.environment = {**os.environ, **(environment or {})}
         self.config = home / "test.toml"
@@ -96,7 +104,7 @@ class Stack:
     def arguments(self) -> list[str]:
         return [
             "--home", str(self.home), "--port", str(self.port), "--edges", str(self.edges),
-            "--config", str(self.config),
+            "--config", str(self.config), *self.extra,
         ]  # fmt: skip
 
     def start(self) -> Self:

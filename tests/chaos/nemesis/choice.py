@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from tests.chaos.nemesis.faults import Clock, Fault, Kill, Network, Pause, Rolling, ServerFault, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tests.chaos.nemesis.processes import Processes
-    from tests.chaos.nemesis.proxy import Proxy
+    from tests.chaos.nemesis.proxy import Breakable
     from tests.chaos.nemesis.servers import Server
     from tests.chaos.shim.control import Control
 
@@ -37,9 +37,9 @@ def choose(
     kinds: Iterable[str],
     *,
     processes: Processes | None,
-    proxies: Mapping[str, Proxy],
+    proxies: Mapping[str, Breakable],
     control: Control | None,
-    servers: Iterable[Server],
+    servers: Sequence[Server],
 ) -> list[Fault]:
     """The faults of these kinds for everything that there is. Without `processes` only the network can fail."""
     faults: list[Fault] = []
@@ -50,7 +50,8 @@ def choose(
             names = sorted(processes.read())
             faults += [Pause(name, processes) if kind == "pause" else Kill(kind, name, processes) for name in names]
         elif kind in NETWORK_KINDS:
-            faults += [Network(kind, edge, proxy) for edge, proxy in proxies.items()]
+            faults += [Network(kind, name, proxy) for name, proxy in proxies.items()]
+            faults += [Network(kind, server.name, server.proxy) for server in servers]
         elif kind == "clock" and control is not None:
             faults.append(Clock(control))
         elif kind in SHIM_KINDS and control is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import random
 
     from tests.chaos.nemesis.processes import Processes
-    from tests.chaos.nemesis.proxy import Proxy
+    from tests.chaos.nemesis.proxy import Breakable
     from tests.chaos.nemesis.servers import Server
     from tests.chaos.shim.control import Control
 
@@ -98,9 +98,9 @@ class Pause:
 
 
 class Network:
-    """What our proxy does to the connections of one edge: `cut`, `reset`, `delay`, `blackhole`, `refuse`."""
+    """What our proxy does to all connections of one edge or server: `cut`, `reset`, `delay`, `blackhole`, `refuse`."""
 
-    def __init__(self, kind: str, target: str, proxy: Proxy) -> None:
+    def __init__(self, kind: str, target: str, proxy: Breakable) -> None:
         self.kind = kind
         self.target = target
         self.lasts_s = (0.0, 0.2) if kind in {"cut", "reset"} else (0.3, 6.0)

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of an edge, which delays, stops, cuts and refuses when it is told to."""
+"""A TCP proxy in front of an edge or a server, which delays, stops, cuts and refuses when it is told to."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import TYPE_CHECKING, Self
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ_BYTES = 65_536
 RESET = struct.pack("ii", 1, 0)  # linger for 0 s: close() sends RST
+
+
+class Breakable(Protocol):
+    """What a network fault does to the connections that go through it."""
+
+    delay_s: float
+    is_refusing: bool
+
+    def swallow(self, *, on: bool) -> None:
+        """A black hole: bytes go in and do not come out; what was sent meanwhile comes later."""
+        ...
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Ends all connections at once, with RST where `reset`."""
+        ...
 
 
 class Proxy:
@@ -90,3 +107,52 @@ class Proxy:
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError("one side has closed")
+
+
+class ProxyThread:
+    """A proxy with a thread of its own, for what must lead somewhere before a run has begun."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._proxy = Proxy(lambda: target)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._proxy.start(), self._loop).result()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._proxy.port
+
+    @property
+    def delay_s(self) -> float:
+        """How long each piece is kept."""
+        return self._proxy.delay_s
+
+    @delay_s.setter
+    def delay_s(self, seconds: float) -> None:
+        self._proxy.delay_s = seconds
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether new connections are closed at once."""
+        return self._proxy.is_refusing
+
+    @is_refusing.setter
+    def is_refusing(self, value: bool) -> None:
+        self._proxy.is_refusing = value
+
+    def swallow(self, *, on: bool) -> None:
+        """As Proxy.swallow."""
+        self._loop.call_soon_threadsafe(partial(self._proxy.swallow, on=on))
+
+    def cut(self, *, reset: bool = False) -> None:
+        """As Proxy.cut."""
+        self._loop.call_soon_threadsafe(partial(self._proxy.cut, reset=reset))
+
+    def close(self) -> None:
+        """Ends everything."""
+        asyncio.run_coroutine_threadsafe(self._proxy.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
