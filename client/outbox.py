@@ -29,6 +29,9 @@ LARGEST_WAIT_S = 10.0
 WORTH_RETRYING = frozenset({"rate_limited", "overloaded", "unavailable", "unknown_outcome"})
 """Codes that say nothing against the text itself; the protocol allows to send it again under its key."""
 
+TOO_FAST = "rate_limited"
+"""The user sends too much: nothing is wrong with a text that only has to wait, however often it is told so."""
+
 
 @dataclass
 class Text:
@@ -96,6 +99,14 @@ class Outbox:
             return None
         lane = self._lanes[room_id]
         text = lane.texts[key]
+        if error.code == TOO_FAST:
+            text.is_in_flight = False
+            lane.window = 1
+            # All rooms draw on one allowance: what the others send meanwhile would only be turned away too.
+            go_on_at = now + max(FIRST_WAIT_S, error.retry_after_s or 0.0)
+            for each in self._lanes.values():
+                each.not_before = max(each.not_before, go_on_at)
+            return None
         text.refusals += 1
         if error.code not in WORTH_RETRYING or text.refusals > REFUSALS_MAX:
             return self._remove(key)

@@ -66,6 +66,25 @@ def test_one_room_that_waits_does_not_hold_up_another() -> None:
     assert keys(outbox.take_due(0.1)) == ["other"]
 
 
+def test_who_sends_too_fast_waits_in_all_rooms_and_gives_nothing_up() -> None:
+    outbox = filled(1)
+    outbox.add(key="other", room_id="r2", text="x")
+    now = 0.0
+    for _ in range(3 * REFUSALS_MAX):
+        assert keys(outbox.take_due(now)) == ["r1-0", "other"]
+        assert outbox.refuse("r1-0", RequestError("rate_limited", "slow down", retry_after_s=0.01), now) is None
+        outbox.disconnect()  # even so
+        assert outbox.next_due(now) is None
+        assert keys(outbox.take_due(now)) == ["r1-0", "other"]
+        assert outbox.refuse("other", RequestError("rate_limited", "slow down", retry_after_s=0.01), now) is None
+        assert outbox.refuse("r1-0", RequestError("rate_limited", "slow down"), now) is None
+        assert outbox.take_due(now + 0.4) == []
+        now += 0.5
+    outbox.take_due(now)
+    assert outbox.acknowledge("r1-0") is not None
+    assert outbox.acknowledge("other") is not None
+
+
 def test_a_text_is_given_up_after_its_refusals_and_waits_longer_each_time() -> None:
     outbox = filled(1)
     now, waits = 0.0, []
