@@ -81,9 +81,12 @@ def own_postgres(*, edges: int = 2, rooms: int = 2) -> Iterator[Target]:
     with contextlib.ExitStack() as exits:
         home = Path(tempfile.mkdtemp(prefix="parley-check-"))
         exits.callback(shutil.rmtree, home, ignore_errors=True)
-        control = exits.enter_context(shim.Control(home)) if shim.is_available() else None
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="parley-check-")))
+        folder.chmod(0o755)  # PostgreSQL runs as another user
+        control = exits.enter_context(shim.Control(folder)) if shim.is_available() else None
         environment = control.environment if control is not None else {}
-        postgres, redis = exits.enter_context(Postgres()), exits.enter_context(Redis())
+        postgres = exits.enter_context(Postgres(control.environment_of_postgres if control is not None else {}))
+        redis = exits.enter_context(Redis())
         extra = ["--rooms", str(rooms), "--database", postgres.url, "--redis", redis.url]
         stack = Stack(home, edges=edges, config=FAST_CONFIG, environment=environment, extra=extra)
         exits.callback(stack.close)

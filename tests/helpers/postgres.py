@@ -25,7 +25,7 @@ import pytest
 from tests.helpers.servers import find_program, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 USER = "parley"
 _START_TIMEOUT_S = 60.0
@@ -34,12 +34,13 @@ _START_TIMEOUT_S = 60.0
 class PostgresServer:
     """A server of our own. `stop`, `kill` and `start` may follow each other; its databases stay."""
 
-    def __init__(self, *, settings: Sequence[str] = ()) -> None:
+    def __init__(self, *, settings: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
         directories = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
         self._postgres = find_program("postgres", *directories)
         self.host = "127.0.0.1"
         self.port = free_port()
         self._settings = settings
+        self._environment = environment or {}
         self._root = Path(tempfile.mkdtemp(prefix="parley-postgres-"))
         self._as_user = _as_user(self._root)
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,8 +67,9 @@ class PostgresServer:
         settings = ("fsync=off", "max_connections=200", "shared_buffers=32MB", *self._settings)
         flags = [part for setting in settings for part in ("-c", setting)]
         command = [self._postgres, "-D", str(self.data), "-p", str(self.port), "-h", self.host, "-k", str(self._root)]
+        options = {**self._as_user, "env": {**self._as_user["env"], **self._environment}}
         with (self._root / "log").open("ab") as log:
-            self._process = subprocess.Popen([*command, *flags], stdout=log, stderr=log, **self._as_user)
+            self._process = subprocess.Popen([*command, *flags], stdout=log, stderr=log, **options)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             try:
@@ -78,6 +80,11 @@ class PostgresServer:
                 time.sleep(0.02)
             else:
                 return
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its first process lives."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """Ends it at once and in order; connections are cut."""

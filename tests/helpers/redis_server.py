@@ -48,6 +48,11 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it lives."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts it and waits until it serves."""
         command = [self._program, "--port", str(self.port), "--bind", self.host, "--dir", str(self._root)]

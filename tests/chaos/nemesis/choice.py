@@ -56,6 +56,8 @@ def choose(
             faults.append(Clock(control))
         elif kind in SHIM_KINDS and control is not None:
             faults += [Storage(kind, service, control) for service in ("rooms", "auth")]
+            if kind == "disk-full":  # our servers make no syncs: nothing but their processes is killed
+                faults += [Storage(kind, one.name, control, one) for one in servers if one.name == "postgres"]
         elif kind in SERVER_KINDS:
             faults += [ServerFault(kind.removeprefix("server-"), server) for server in servers]
     return faults

@@ -126,15 +126,19 @@ class Network:
 
 
 class Storage:
-    """`disk-full` and `sync-fails`: the writes, or the syncs, of rooms or auth fail."""
+    """`disk-full` and `sync-fails`: the writes, or the syncs, of rooms, auth or PostgreSQL fail.
+
+    PostgreSQL panics, and cannot even recover while its disk is full; then somebody has to start it again.
+    """
 
     lasts_s = (0.2, 3.0)
 
-    def __init__(self, kind: str, target: str, control: Control) -> None:
+    def __init__(self, kind: str, target: str, control: Control, server: Server | None = None) -> None:
         self.kind = kind
         self.target = target
         self._mode = Disk.FULL if kind == "disk-full" else Disk.SYNC_FAILS
         self._control = control
+        self._server = server
 
     async def strike(self, dice: random.Random) -> None:
         """Breaks it."""
@@ -144,6 +148,8 @@ class Storage:
     async def mend(self) -> None:
         """There is space again."""
         self._control.set(f"disk_of_{self.target}", Disk.WORKS)
+        if self._server is not None:
+            await self._server.revive()
 
 
 class Clock:

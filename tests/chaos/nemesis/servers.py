@@ -13,6 +13,7 @@ from tests.chaos.nemesis.proxy import ProxyThread
 
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Mapping
 
     from tests.chaos.nemesis.proxy import Breakable
 
@@ -39,6 +40,10 @@ class Server(Protocol):
         """Starts it and returns when it serves."""
         ...
 
+    async def revive(self) -> None:
+        """Starts it again where it has ended by itself."""
+        ...
+
 
 class _Program(Protocol):
     """What the servers of tests/helpers have in common."""
@@ -48,6 +53,9 @@ class _Program(Protocol):
 
     @property
     def pid(self) -> int: ...
+
+    @property
+    def is_running(self) -> bool: ...
 
     def start(self) -> None: ...
 
@@ -84,6 +92,12 @@ class _Own:
         """Starts it and returns when it serves."""
         await asyncio.to_thread(self._program.start)
 
+    async def revive(self) -> None:
+        """Starts it again where it has ended by itself."""
+        if not self._program.is_running:
+            await self.stop(kill=True)  # what is left of it
+            await self.start()
+
     def __enter__(self) -> Self:
         return self
 
@@ -97,12 +111,12 @@ class Postgres(_Own):
 
     name = "postgres"
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         if not any(Path("/usr/lib/postgresql").glob("*/bin/postgres")) and shutil.which("postgres") is None:
             raise ValueError("PostgreSQL is not installed")
         from tests.helpers.postgres import PostgresServer
 
-        server = PostgresServer()
+        server = PostgresServer(environment=environment)
         super().__init__(server)
         self.direct_url = server.make_database()
         self.url = self.direct_url.replace(f":{server.port}/", f":{self.proxy.port}/")

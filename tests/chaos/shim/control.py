@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Self
 
 SOURCE = Path(__file__).with_name("faults.c")
-CELLS = ("clock_ns", "disk_of_rooms", "disk_of_auth", "kill_countdown", "kill_when", "counted")  # as in faults.c
+CELLS = (  # as in faults.c
+    "clock_ns",
+    "disk_of_rooms",
+    "disk_of_auth",
+    "disk_of_postgres",
+    "kill_countdown",
+    "kill_when",
+    "counted",
+)
 SIZE = 4_096
 
 
@@ -42,10 +50,16 @@ class Control:
         self._path = folder / "faults"
         self._library = folder / "faults.so"
         self._path.write_bytes(bytes(SIZE))
+        self._path.chmod(0o666)  # a database runs as another user
         build = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(self._library), str(SOURCE), "-ldl"]
         subprocess.run(build, check=True)
         with self._path.open("r+b") as file:
             self._cells = mmap.mmap(file.fileno(), SIZE)
+
+    @property
+    def environment_of_postgres(self) -> dict[str, str]:
+        """What PostgreSQL's environment needs; the folder must be open to its user."""
+        return {**self.environment, "PARLEY_TEST_FAULTS_OF_POSTGRES": "1"}
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,5 +1,5 @@
-/* Preloaded into the services of a chaos run: fails their writes and syncs, steps their clock, kills rooms at its n-th
- * write or sync. What to do stands in a small file that all of them map: see control.py, which has the same layout.
+/* Preloaded into the services and the database of a chaos run: fails their writes and syncs, steps their clock, kills
+ * rooms at its n-th write or sync. What to do stands in a small file that all of them map: see control.py, which has the same layout.
  *
  * Only regular files are meant: sockets and pipes pass untouched. Nothing here is part of the product.
  */
@@ -25,13 +25,14 @@ struct control {
     _Atomic int64_t clock_ns;        /* added to the time of day */
     _Atomic int64_t disk_of_rooms;   /* WRITES_FAIL: no space left; SYNCS_FAIL: input/output error */
     _Atomic int64_t disk_of_auth;
+    _Atomic int64_t disk_of_postgres;
     _Atomic int64_t kill_countdown;  /* rooms dies at the call that brings this from 1 to 0 */
     _Atomic int64_t kill_when;       /* BEFORE or AFTER that call */
     _Atomic int64_t counted;         /* writes and syncs of rooms so far */
 };
 
 static struct control *control;
-static int is_rooms, is_auth;
+static int is_rooms, is_auth, is_postgres;
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
@@ -45,6 +46,7 @@ __attribute__((constructor)) static void begin(void) {
     if (mapped == MAP_FAILED) return;
     is_rooms = getenv("PARLEY_ROOMS_CERTIFICATE") != NULL;
     is_auth = getenv("PARLEY_AUTH_CERTIFICATE") != NULL;
+    is_postgres = getenv("PARLEY_TEST_FAULTS_OF_POSTGRES") != NULL;
     control = mapped;
 }
 
@@ -54,7 +56,10 @@ static int is_file(int fd) {
 }
 
 static int64_t disk(void) {
-    return is_rooms ? control->disk_of_rooms : is_auth ? control->disk_of_auth : NO_FAULT;
+    return is_rooms      ? control->disk_of_rooms
+           : is_auth     ? control->disk_of_auth
+           : is_postgres ? control->disk_of_postgres
+                         : NO_FAULT;
 }
 
 /* Counts a call; whether it is the one to die at. */
@@ -91,6 +96,8 @@ static int refuses(int fd, int fault, int error) {
 CALL(ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size), WRITES_FAIL, ENOSPC)
 CALL(ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at), WRITES_FAIL, ENOSPC)
 CALL(ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at), WRITES_FAIL, ENOSPC)
+CALL(ssize_t, pwritev, (int fd, const struct iovec *parts, int count, off_t at), (fd, parts, count, at), WRITES_FAIL,
+     ENOSPC)
 CALL(ssize_t, writev, (int fd, const struct iovec *parts, int count), (fd, parts, count), WRITES_FAIL, ENOSPC)
 CALL(int, fsync, (int fd), (fd), SYNCS_FAIL, EIO)
 CALL(int, fdatasync, (int fd), (fd), SYNCS_FAIL, EIO)
