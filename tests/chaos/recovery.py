@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from tests.chaos.events import Close, Fault, Invoke, Ok, Open
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from tests.chaos.events import AnyEvent
 
-ALONE_S = 5.0  # so long before and after it nothing else may be broken
+HEALED_S = 1.0  # so long before it nothing else may be broken
 CUT_S = 1.0  # a connection that ends this soon after its edge was killed ended by that
 KILLS = {"kill", "restart"}
 
@@ -51,26 +51,21 @@ def measure(events: Iterable[AnyEvent]) -> Recovery:
         elif isinstance(event, Fault):
             faults.append(event)
     found = Recovery()
-    for fault in _alone(faults):
+    for fault in faults:
+        if fault.kind not in KILLS:
+            continue
         if fault.target.startswith("rooms"):
             waits = found.acknowledged.setdefault(fault.kind, [])
-            waits += [
-                min(late) for room in acks.values() if (late := [ok - fault.t0 for at, ok in room if at > fault.t0])
-            ]
+            later = ([at for sent, at in room if sent > fault.t0] for room in acks.values())
         elif fault.target.startswith("edge"):
-            lost = [c for edge, c, at in closes if edge == fault.target and fault.t0 <= at <= fault.t0 + CUT_S]
             waits = found.back.setdefault(fault.kind, [])
-            waits += [min(later) - fault.t0 for c in lost if (later := [t for t in opens[c] if t > fault.t0])]
+            lost = [c for edge, c, at in closes if edge == fault.target and fault.t0 <= at <= fault.t0 + CUT_S]
+            later = ([t for t in opens[c] if t > fault.t0] for c in lost)
+        else:
+            continue
+        waits += [round(min(times) - fault.t0, 3) for times in later if times and _is_alone(fault, min(times), faults)]
     return found
 
 
-def _alone(faults: list[Fault]) -> Iterator[Fault]:
-    for fault in faults:
-        if fault.kind in KILLS:
-            near = [
-                other
-                for other in faults
-                if other is not fault and other.t0 < fault.t0 + ALONE_S and other.t1 > fault.t0 - ALONE_S
-            ]
-            if not near:
-                yield fault
+def _is_alone(fault: Fault, until: float, faults: list[Fault]) -> bool:
+    return not any(other is not fault and other.t0 < until and other.t1 > fault.t0 - HEALED_S for other in faults)
