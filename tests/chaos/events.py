@@ -36,7 +36,12 @@ class Attempt(Event, frozen=True, kw_only=True):
 
 
 class Invoke(Attempt, frozen=True, kw_only=True):
-    """A text was about to be written to a connection."""
+    """A text was about to be written to a connection.
+
+    The texts of a `pipe` keep the order of their first attempts through refusals and losses too.
+    """
+
+    pipe: str = ""
 
 
 class Ok(Attempt, frozen=True, kw_only=True):

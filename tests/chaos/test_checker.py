@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,6 +93,22 @@ def test_no_alarm_in_many_clean_runs(defect: Defect) -> None:
         assert verdict.is_kept, (seed, "\n".join(map(str, verdict.violations)))
     assert verdict.seen["Deliver"] > 50
     assert verdict.seen["ResumeOk"] > 0
+
+
+@pytest.mark.parametrize("pipe", ["", "ann/r1"])
+def test_what_is_put_into_a_pipe_keeps_its_order_through_refusals(pipe: str) -> None:
+    def about(key: str, req: int) -> dict[str, Any]:
+        return {"c": "ann", "conn": "ann#1", "room": "r1", "key": key, "h": key, "req": req}
+
+    history: list[e.AnyEvent] = [
+        e.Invoke(t=1.0, pipe=pipe, **about("k1", 1)),
+        e.Invoke(t=1.1, pipe=pipe, **about("k2", 2)),
+        e.Fail(t=1.2, code="rate_limited", **about("k1", 1)),
+        e.Ok(t=1.3, epoch="e1", seq=1, **about("k2", 2)),
+        e.Invoke(t=1.4, pipe=pipe, **about("k1", 3)),
+        e.Ok(t=1.5, epoch="e1", seq=2, **about("k1", 3)),
+    ]
+    assert set(check(history).found) == ({"I9"} if pipe else set())
 
 
 @given(st.integers(min_value=10_000), st.integers(min_value=0, max_value=600))

@@ -1,4 +1,4 @@
-"""I9 sender order, I10 real time."""
+"""I9 sender order, on a connection and in a pipe, I10 real time."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Sent:
     storing: Invoke | None = None  # the attempt that is known to have stored it
     seq: int = 0
     epoch: str = ""
+    is_acknowledged: bool = False
 
 
 class Order:
@@ -35,6 +36,7 @@ class Order:
     def __init__(self) -> None:
         self._sent: dict[Place, Sent] = {}
         self._newest: dict[str, dict[str, Ok]] = {}  # room, epoch
+        self._pipes: dict[str, list[Sent]] = {}
 
     def see(self, event: AnyEvent) -> Iterator[Violation]:
         """Looks at sends, answers and everything that names a seq."""
@@ -44,6 +46,8 @@ class Order:
             if sent is None:
                 # Acknowledgements replace the dictionary, never change it: so it may be shared.
                 sent = self._sent[place] = Sent(self._newest.get(event.room, {}))
+                if event.pipe:
+                    self._pipes.setdefault(event.pipe, []).append(sent)
             sent.attempts.append(event)
         elif isinstance(event, Fail):
             sent = self._sent.get((event.c, event.room, event.key))
@@ -64,6 +68,8 @@ class Order:
         if newest is None or newest.seq < ok.seq:
             self._newest[ok.room] = {**epochs, ok.epoch: ok}
         sent = self._sent.get((ok.c, ok.room, ok.key))
+        if sent is not None:
+            sent.is_acknowledged = True
         if sent is not None and sent.storing is None and not ok.duplicate:
             sent.storing = next((a for a in sent.attempts if (a.conn, a.req) == (ok.conn, ok.req)), None)
 
@@ -90,6 +96,16 @@ class Order:
                 if one.epoch == other.epoch and one.seq > other.seq:
                     what = f"sent one after the other, stored as {one.seq} and {other.seq}"
                     yield Violation("I9", what, (first, second))
+        for name, pipe in self._pipes.items():
+            yield from _in_pipe(name, [sent for sent in pipe if sent.is_acknowledged])
+
+
+def _in_pipe(name: str, pipe: list[Sent]) -> Iterator[Violation]:
+    """Those that were never acknowledged may have been refused at last, and stored by an older attempt."""
+    for one, other in itertools.pairwise(pipe):
+        if one.epoch == other.epoch and one.seq > other.seq:
+            what = f"{name}: {other.seq} was put in behind {one.seq}"
+            yield Violation("I9", what, (*one.attempts, *other.attempts))
 
 
 def _only(sent: Sent) -> Invoke | None:

@@ -1,7 +1,8 @@
 """What people do: they talk in bursts, look things up, send files, come and go, and now and then make a mistake.
 
 Talkers do one thing only: they send without a pause and without waiting for answers, so that many texts of one
-connection to one room are always under way. It is they who show whether an order holds.
+connection to one room are always under way; what is turned away goes again, in its order. It is they who show whether
+an order holds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tests.chaos.recorder.line import RefusedError
+from tests.chaos.recorder.pipe import Pipe
 from tests.chaos.recorder.seat import Seat, Standing
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ BURST_MAX = 8
 OUT_S = 2.5  # longer than a removal may take to show on every edge
 MEMBERS_MIN = 1
 STREAM_PER_S = 12.0  # a user may send 20 a second
-STREAM_PENDING_MAX = 250
+STREAM_WAITING_MAX = 250
 STREAM_TEXTS = (40, 400)  # to one room, before the next
 
 
@@ -48,11 +50,16 @@ async def stream(person: Person) -> None:
         await _take_seats(person)
         seat = _seat(person)
         for _ in range(person.dice.randint(*STREAM_TEXTS)):
-            may_talk = person.board.is_talking and person.mailbox.pending < STREAM_PENDING_MAX
-            if may_talk and seat is not None and seat.standing is Standing.IN:
-                person.mailbox.send(person.line, person.conn, person.mailbox.compose(seat.room))
+            pipes = person.pipes
+            if person.board.is_talking and seat is not None and seat.standing is Standing.IN:
+                if seat.room not in pipes:
+                    pipes[seat.room] = Pipe(f"{person.name}/{seat.room}", person.mailbox)
+                if len(pipes[seat.room]) < STREAM_WAITING_MAX:
+                    pipes[seat.room].put(person.mailbox.compose(seat.room))
+            for pipe in pipes.values():
+                pipe.pump(person.line, person.conn)
             await asyncio.sleep(1 / STREAM_PER_S)
-            if not may_talk:
+            if seat is None or seat.standing is not Standing.IN:
                 break
 
 

@@ -108,7 +108,7 @@ class LibraryPerson:
         self._next_key = text.key
         try:
             # The library may write to the connection at once, so it must be in the log before.
-            sent = self.board.log.write(e.Invoke, **about)
+            sent = self.board.log.write(e.Invoke, **about, pipe=f"{self.name}/{text.room}")
             self._posted[text.key] = (text, about, sent.t)
             self._session.post_text(text.room, text.text)
         except ClientError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import random
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from tests.chaos import events as e
 from tests.chaos.recorder.wire import Frame, LostError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.chaos.recorder.board import Board
     from tests.chaos.recorder.line import Line
 
@@ -45,6 +48,14 @@ def identify(text: str, file: Frame | None) -> tuple[str, str]:
     if file is not None:
         return file_key(file["file_id"]), short(file["sha256"])
     return key_of(text), digest(text)
+
+
+class Fate(enum.Enum):
+    """What became of one attempt."""
+
+    STORED = "it is stored"
+    LATER = "it may be sent again, and must be, or nobody will know"
+    REFUSED = "it is refused for good"
 
 
 @dataclass(frozen=True)
@@ -97,20 +108,42 @@ class Mailbox:
         words = f"{text.text} (changed)"
         return Text(text.room, text.key, words, digest(words))
 
-    def send(self, line: Line, conn: str, text: Text, *, is_again: bool = False) -> None:
-        """Sends a text. Raises LostError; then it was not written down either."""
+    def send(
+        self,
+        line: Line,
+        conn: str,
+        text: Text,
+        *,
+        is_again: bool = False,
+        follows: bool | None = None,
+        pipe: str = "",
+        settled: Callable[[Fate, float], None] | None = None,
+    ) -> None:
+        """Sends a text. Raises LostError; then it was not written down either.
+
+        Whoever wants to be told by `settled`, with the wait that the server asks for, sends it again themselves.
+        """
         if not line.is_open:
             raise LostError("closed")
         self._reqs += 1
         req = self._reqs
         about = {"c": self._name, "conn": conn, "room": text.room, "key": text.key, "h": text.h, "req": req}
-        sent_at = self._board.log.write(e.Invoke, **about).t
-        data = {"text": text.text, **({"key": text.key} if text.is_keyed else {})}
+        sent_at = self._board.log.write(e.Invoke, **about, pipe=pipe).t
+        data: Frame = {"text": text.text, **({"key": text.key} if text.is_keyed else {})}
+        if follows is not None:
+            data["follows"] = follows
         self._pending[req] = (text, sent_at)
 
         def answered(frame: Frame | None) -> None:
             del self._pending[req]
-            self._answered(text, about, frame, sent_at, is_again=is_again)
+            fate = self._answered(text, about, frame, sent_at, is_again=is_again)
+            if settled is not None:
+                settled(fate, 0.0 if frame is None else frame["data"].get("retry_after_s") or 0.0)
+            elif fate is Fate.LATER and text.is_keyed and not is_again:
+                # Some of those that were refused are given up, and must never be seen.
+                is_unknown = frame is None or frame["data"].get("code") in UNKNOWN
+                if text not in self.unresolved and (is_unknown or self._dice.random() < 0.6):
+                    self.unresolved.append(text)
 
         try:
             line.post({"type": "text_message", "room_id": text.room, "data": data}, answered)
@@ -120,12 +153,11 @@ class Mailbox:
 
     def _answered(
         self, text: Text, about: dict[str, object], frame: Frame | None, sent_at: float, *, is_again: bool
-    ) -> None:
+    ) -> Fate:
         log = self._board.log
         if frame is None:
             log.write(e.Info, **about, why="lost")
-            self._again(text, is_again=is_again)
-            return
+            return Fate.LATER
         data = frame["data"]
         if frame["type"] == "success":
             duplicate = bool(data.get("duplicate"))
@@ -136,20 +168,14 @@ class Mailbox:
                 self.known.append(text)
                 if len(self.known) > REMEMBERED_MAX:
                     del self.known[self._dice.randrange(len(self.known))]
-            return
+            return Fate.STORED
         code = str(data.get("code"))
         self._board.refusals[code] += 1
         if code in UNKNOWN:
             log.write(e.Info, **about, why=code)
-            self._again(text, is_again=is_again)
-        else:
-            log.write(e.Fail, **about, code=code)
-            if code in LATER and self._dice.random() < 0.6:  # the others are given up, and must never be seen
-                self._again(text, is_again=is_again)
-
-    def _again(self, text: Text, *, is_again: bool) -> None:
-        if text.is_keyed and not is_again and text not in self.unresolved:
-            self.unresolved.append(text)
+            return Fate.LATER
+        log.write(e.Fail, **about, code=code)
+        return Fate.LATER if code in LATER else Fate.REFUSED
 
     def resend(self, line: Line, conn: str) -> None:
         """Sends everything again of which it is not known what became of it, in its order. Raises LostError."""

@@ -17,6 +17,8 @@ from tests.chaos.recorder.wire import Frame, LostError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tests.chaos.recorder.pipe import Pipe
+
 PAGE = 200
 BACKOFF_MAX_S = 1.0
 RETRY_S = 0.4
@@ -32,6 +34,7 @@ class Person:
         self.dice = random.Random(f"{seed}:{name}")
         self.mailbox = Mailbox(name, board, self.dice)
         self.cabinet = Cabinet(name, board, self.dice)
+        self.pipes: dict[str, Pipe] = {}  # by room; of talkers
         self.seats = {room: Seat(room) for room in board.rooms}
         self.line = self._new_line()
         self.conn = ""
@@ -319,7 +322,7 @@ class Person:
     @property
     def is_settled(self) -> bool:
         """Whether everything that this person sent is answered, and everything that they may expect has come."""
-        if not self.mailbox.is_idle or not self.is_in:
+        if not self.mailbox.is_idle or not self.is_in or any(map(len, self.pipes.values())):
             return False
         newest = self.board.newest
         members = [seat for seat in self.seats.values() if seat.standing is Standing.IN]
