@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,18 +11,26 @@ from tests.chaos import report
 from tests.chaos.__main__ import main
 from tests.chaos.nemesis.choice import KINDS
 from tests.chaos.run import Plan, run
-from tests.chaos.target import own_sqlite
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.chaos.target import LAYOUTS, own
+from tests.helpers.servers import find_program
 
 SECONDS = 10.0
 
 
+def _need(layout: str) -> None:
+    if layout == "postgres":
+        find_program("redis-server")
+        find_program("postgres", *Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.timeout(240)  # of which a machine that does other things may take minutes to start the stack
-async def test_the_promise_is_kept_while_everything_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_promise_is_kept_while_everything_breaks(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "events.jsonl"
-    with own_sqlite() as target:
+    _need(layout)
+    with own(layout) as target:
         outcome = await run(target, Plan(seconds=SECONDS, seed=7, people=5, faults=frozenset(KINDS)), log)
     assert outcome.is_good, report.of_outcome(outcome)
     seen = outcome.verdict.seen
