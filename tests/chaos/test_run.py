@@ -11,7 +11,7 @@ from tests.chaos import report
 from tests.chaos.__main__ import main
 from tests.chaos.nemesis.choice import KINDS
 from tests.chaos.run import Plan, run
-from tests.chaos.target import LAYOUTS, own
+from tests.chaos.target import own
 from tests.helpers.servers import find_program
 
 SECONDS = 10.0
@@ -23,7 +23,7 @@ def _need(layout: str) -> None:
         find_program("postgres", *Path("/usr/lib/postgresql").glob("*/bin"))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["sqlite"])
 @pytest.mark.timeout(240)  # of which a machine that does other things may take minutes to start the stack
 async def test_the_promise_is_kept_while_everything_breaks(
     layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
