@@ -1,8 +1,7 @@
 """Memory: the C library's allocator and Python's collector, told how the edge uses it.
 
-uvloop holds a buffer of 256 KiB for each TLS connection, of which an idle one touches a page or two. glibc takes such a
-block from the heap once it has seen one freed, and then from pages that other blocks have just used and left: measured,
-an idle connection costs 48 KiB. With blocks of that size kept apart, as glibc does at first, it costs 26.
+glibc takes large blocks from the heap once it has seen one freed, between small ones that live long, and a heap in
+pieces is never given back. With such blocks kept apart, as glibc does at first, they go when they are freed.
 
 The collector looks for circles of objects. A full look at an edge with 5,000 connections stops it for 50 to 100 ms, for
 nothing: what ends a connection also breaks its circles (tests/integration/edge/test_memory.py). So it looks at what is

@@ -133,8 +133,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TLS handshake is done."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports have no common class
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # tests have simpler ones
+        self._transport = transport  # type: ignore[assignment]
         self._sender.open(transport)  # type: ignore[arg-type]
         self._shared.directory.add(self)
         self._shared.directory.open_count += 1

@@ -153,9 +153,7 @@ class Edge:
 
     async def close(self) -> None:
         """End everything at once."""
-        self._listener.close()
-        for connection in self._directory:
-            connection.abort()
+        self._listener.abort()
         await self._tasks.close()
 
     async def _within(self, seconds: float, is_done: Callable[[], bool]) -> None:

@@ -26,19 +26,20 @@ from services.edge.balancers import Balancers, LeftError, brings_header, read_he
 from services.edge.connection import Connection
 from services.edge.proxy_protocol import ProxyHeaderError
 from services.edge.shared import Shared
+from services.edge.tls_transport import TlsTransport, shake_hands
 
 ALPN: Final = "parley/2"
 
 _ACCEPTS_PER_TURN: Final = 64
-"""A storm of connections must not keep the loop from the clients that are here: a handshake is about 1 ms of CPU."""
+"""A storm of connections must not keep the loop from the clients that are here."""
+
+_HANDSHAKES_PER_TURN: Final = 4
+"""Steps of them, each up to 1 ms of CPU: the rest waits for the loop's next turn."""
 
 _BACKLOG: Final = 1_024
 
 _SHUTDOWN_S: Final = 3.0
 """How long a closed connection may take to read what was written and to say goodbye itself."""
-
-_HANDSHAKE_S_MIN: Final = 0.1
-"""For whoever speaks in the last moment; the loop wants a time above 0."""
 
 _UNSENT_BYTES: Final = 131_072
 """What the kernel may hold unsent for one connection; without this a slow reader takes megabytes there, in front of
@@ -68,8 +69,7 @@ def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
 async def _wait_for_bytes(accepted: socket.socket, deadline: float) -> None:
     """Until the client speaks. Raises TimeoutError; closes the socket where it was not worth going on.
 
-    A TLS object takes 300 KiB from its first moment, 50 of them touched. Thousands of connections that never speak
-    would leave a heap in pieces; this way each costs a socket.
+    Thousands of connections that never speak would each have a TLS object; this way each costs a socket.
     """
     loop = asyncio.get_running_loop()
     spoke: asyncio.Future[None] = loop.create_future()
@@ -109,6 +109,8 @@ class Listener:
         self._numbers = itertools.count(1)
         self._handshakes: dict[Connection, asyncio.Task[None]] = {}
         self._headers: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(_HANDSHAKES_PER_TURN)
+        self._transports: set[TlsTransport] = set()  # also those of connections that have left and are being closed
         self._socket: socket.socket | None = None
         self._refused: Counter[str] = Counter()  # since the last report, by reason
         self._reported_at = float("-inf")
@@ -147,6 +149,12 @@ class Listener:
             self._report()
         for task in (*self._handshakes.values(), *self._headers):
             task.cancel()
+
+    def abort(self) -> None:
+        """Accept no more, and end all connections at once."""
+        self.close()
+        for transport in list(self._transports):
+            transport.abort()
 
     def _listen(self) -> None:
         if self._socket is not None:
@@ -234,18 +242,17 @@ class Listener:
                 connection.abort()
                 self._count_refused(f"a PROXY header from {connection.address}, which is not in proxy_networks")
                 return
-            await loop.connect_accepted_socket(
-                lambda: connection,
-                accepted,
-                ssl=self._context,
-                ssl_handshake_timeout=max(_HANDSHAKE_S_MIN, deadline - loop.time()),
-                ssl_shutdown_timeout=_SHUTDOWN_S,
-            )
+            patience_s = deadline - loop.time()
+            secured = await shake_hands(accepted, self._context, patience_s=patience_s, turns=self._turns)
         except OSError:  # ssl.SSLError, time-outs and resets are OSErrors: not TLS, not 1.3, too slow, or gone
             connection.abort()
         except asyncio.CancelledError:
             connection.abort()
             raise
+        else:
+            transport = TlsTransport(secured, connection, shutdown_s=_SHUTDOWN_S, on_lost=self._transports.discard)
+            self._transports.add(transport)
+            transport.start()
         finally:
             del self._handshakes[connection]
 

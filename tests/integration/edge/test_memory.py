@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.edge_world import edge_world, until
 
-OURS = {"Connection", "Session", "Sender", "Outbox", "FrameDecoder", "Subscriber", "SSLProtocol"}
+OURS = {"Connection", "Session", "Sender", "Outbox", "FrameDecoder", "Subscriber", "TlsTransport", "SSLSocket"}
 
 
 @pytest.fixture
