@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from tests.bench import profiling
 from tests.bench.catalogue import WORKLOADS
 from tests.bench.certificates import make_certificates
 from tests.bench.server import DRIVER_CORE, Server
@@ -30,7 +31,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each timed workload")
     parser.add_argument("--runs", type=int, default=1, help="runs of each workload; the table shows medians")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all runs as JSON")
+    parser.add_argument("--profile", action="store_true", help="show where the time goes (perf), in a run more")
     arguments = parser.parse_args(argv)
+    if arguments.profile and not profiling.is_available():
+        parser.error("--profile needs perf")
     unknown = [name for name in arguments.only if name not in SERVERS and name not in WORKLOADS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known: {names}")
@@ -58,14 +62,18 @@ def make_home(kind: type[Server]) -> Path:
     return home
 
 
-async def measure(kind: type[Server], workload: str, seconds: float) -> Figures:
-    """One run of one workload against a freshly started server."""
+async def measure(kind: type[Server], workload: str, seconds: float, *, is_profiled: bool = False) -> Figures:
+    """One run of one workload against a freshly started server; a profile of it is printed."""
     home = make_home(kind)
     server = kind(home / "home", make_certificates(home))
+    server.profile = {} if is_profiled else None
     try:
         await server.start()
         figures = await WORKLOADS[workload].run(server, seconds)
-        return figures | await server.own_figures()
+        figures |= await server.own_figures()
+        if server.profile:
+            print(f"{workload}: where {kind.name} spends its time\n{profiling.table(server.profile)}", flush=True)
+        return figures
     finally:
         server.stop()
         shutil.rmtree(home, ignore_errors=True)
@@ -104,6 +112,9 @@ async def run(arguments: argparse.Namespace) -> Results:
                 able.append(kind)
             else:
                 print(f"{workload}: {kind.name} left out: {why}", file=sys.stderr)
+        if arguments.profile:
+            for kind in able:
+                await measure(kind, workload, arguments.seconds, is_profiled=True)
         # Runs of the servers alternate, because machines drift.
         for number in range(arguments.runs):
             for kind in able:

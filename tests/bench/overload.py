@@ -56,16 +56,17 @@ async def overload(server: Server, seconds: float, *, times: float) -> Figures:
     offered_per_tick = peak * times * TICK_S / len(members)
     text: dict[str, object] = {"text": make_text(0).decode()}
     begin, due, memory, blocked = time.monotonic(), 0.0, server.memory(), 0
-    while (now := time.monotonic()) < begin + seconds:
-        due += offered_per_tick
-        count, due = int(due), due - int(due)
-        for requester, room_id in members:
-            if requester.link.is_writable:
-                requester.send("text_message", text, room_id=room_id, count=count)
-            else:
-                blocked += count
-        memory = max(memory, server.memory())
-        await asyncio.sleep(max(0.0, TICK_S - (time.monotonic() - now)))
+    async with server.measured():
+        while (now := time.monotonic()) < begin + seconds:
+            due += offered_per_tick
+            count, due = int(due), due - int(due)
+            for requester, room_id in members:
+                if requester.link.is_writable:
+                    requester.send("text_message", text, room_id=room_id, count=count)
+                else:
+                    blocked += count
+            memory = max(memory, server.memory())
+            await asyncio.sleep(max(0.0, TICK_S - (time.monotonic() - now)))
     wall = time.monotonic() - begin
     acknowledged = sum(requester.answers["success"] for requester, _ in members)
     cleared = await _answered(requester for requester, _ in members)

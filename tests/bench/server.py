@@ -11,9 +11,11 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import profiling
 from tests.bench.link import Link
 
 SERVER_CORE = 0
@@ -79,6 +81,8 @@ class Server:
         self.certificates = certificates
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.profile: dict[tuple[str, str], float] | None = None
+        """Set to {} where a profile is wanted; a workload fills it, the last measured part if there are several."""
         self._cpu_by_pid: dict[int, float] = {}
         self.context = ssl.create_default_context(cafile=str(certificates.ca))
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -118,6 +122,21 @@ class Server:
     def memory(self) -> int:
         """Resident bytes of the processes that hold client connections."""
         return sum(resident_bytes(pid) for pid in self.connection_pids())
+
+    def names(self) -> dict[int, str]:
+        """What the processes are called in a profile."""
+        return dict.fromkeys(self.pids(), self.name)
+
+    @contextlib.asynccontextmanager
+    async def measured(self) -> AsyncIterator[None]:
+        """Around the measured part of a workload: profiled where that is wanted."""
+        if self.profile is None:
+            yield
+            return
+        file, names = self.home / "perf.data", self.names()
+        async with profiling.recording(list(names), file):
+            yield
+        self.profile = await asyncio.to_thread(profiling.shares, file, names)
 
     async def own_figures(self) -> dict[str, float]:
         """What the server says of itself after a workload."""

@@ -126,7 +126,8 @@ async def closed_loop(server: Server, seconds: float, *, count: int, size: int, 
     await asyncio.sleep(WARM_UP_S)
     cpu, own, wall = server.cpu(), time.process_time(), time.monotonic()
     delivered, sent = sum(room.delivered for room in rooms), sum(room.sent for room in rooms)
-    await asyncio.sleep(seconds)
+    async with server.measured():
+        await asyncio.sleep(seconds)
     cpu, own, wall = server.cpu() - cpu, time.process_time() - own, time.monotonic() - wall
     delivered = sum(room.delivered for room in rooms) - delivered
     sent = sum(room.sent for room in rooms) - sent
@@ -151,11 +152,12 @@ async def paced(server: Server, seconds: float, *, count: int, size: int, rate: 
     begin = time.monotonic()
     own, cpu = time.process_time(), server.cpu()
     number = 0
-    while (now := time.monotonic()) < begin + seconds:
-        while number < (now - begin) * rate:
-            rooms[number % count].send(make_text(time.monotonic_ns()))
-            number += 1
-        await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+    async with server.measured():
+        while (now := time.monotonic()) < begin + seconds:
+            while number < (now - begin) * rate:
+                rooms[number % count].send(make_text(time.monotonic_ns()))
+                number += 1
+            await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
     own, cpu = time.process_time() - own, server.cpu() - cpu
     lost = await drained(rooms)
     for room in rooms:
@@ -197,7 +199,8 @@ async def login_storm(server: Server, seconds: float, *, count: int) -> Figures:
     close_all(await connect_all(server, users))
     await asyncio.sleep(1.0)
     cpu, wall = server.cpu(), time.monotonic()
-    links = await connect_all(server, users, at_once=64)
+    async with server.measured():
+        links = await connect_all(server, users, at_once=64)
     cpu, wall = server.cpu() - cpu, time.monotonic() - wall
     close_all(links)
     return {"logins_per_cpu_s": count / cpu, "logins_per_s": count / wall}
@@ -211,7 +214,8 @@ async def reconnect_storm(server: Server, seconds: float, *, count: int) -> Figu
     close_all(links)
     await asyncio.sleep(0.5)
     cpu, wall = server.cpu(), time.monotonic()
-    links = await connect_all(server, users, at_once=count)
+    async with server.measured():
+        links = await connect_all(server, users, at_once=count)
     cpu, wall = server.cpu() - cpu, time.monotonic() - wall
     close_all(links)
     return {"back_after_s": wall, "ms_cpu_per_client": cpu / count * 1000}

@@ -50,6 +50,7 @@ class Parley(Server):
             await asyncio.sleep(0.05)
         stack = json.loads((self.home / "run" / "stack.json").read_text())
         self._edge_pids = [one["pid"] for one in stack["processes"] if one["name"].startswith("edge-")]
+        self._names = {one["pid"]: one["name"].partition("-")[0] for one in stack["processes"]}
         self._telemetry = [one["prometheus"] for one in stack["processes"] if one["name"].startswith("edge-")]
         self.context = ssl.create_default_context(cafile=stack["client_ca"])
 
@@ -67,6 +68,9 @@ class Parley(Server):
                 raise RuntimeError("the edge does not say how late its loop was")
             longest_s = max(longest_s, float(found[1]))
         return {"edge_stall_max_ms": longest_s * 1000}
+
+    def names(self) -> dict[int, str]:
+        return {pid: self._names.get(pid, "others") for pid in self.pids()}
 
     def room_id(self, name: str) -> str:
         """The id of a room that somebody has joined here."""
