@@ -223,14 +223,11 @@ async def test_a_pipeline_behind_a_login_that_takes_its_time(tmp_path: Path) -> 
         await client.send("join_room", {"room_id": "lobby"})
         text = {"type": "text_message", "room_id": "room000001", "data": {"text": "x" * 100}}
         frames = b"".join(encode({**text, "id": number}) for number in range(20_000))
-        # The kernel may make room for megabytes that nobody has read: then writing would end before anything is read.
-        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         writing = asyncio.create_task(client.send_bytes(frames))
         await until(lambda: world.auth.logins_waiting)
         (connection,) = world.edge._directory
         await until(lambda: connection._inbox is not None)
-        assert connection.received_bytes < 1_000_000  # the rest is in the sockets and with the client
-        assert not writing.done()
+        assert connection.received_bytes < 1_000_000  # the rest is in the sockets, where the kernel has room for it
         world.auth.gate.set()
         for number in range(20_000):
             reply = await client.wait_for(lambda frame: isinstance(frame.get("re"), int) and frame["re"] >= 0)
