@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from services.common.config import ServiceConfig
+    from services.common.vigil import Vigil
 
 # The first attempt and two more, over some 300 ms: enough for a connection that broke, short enough for a person.
 _RETRY: Final = {
@@ -45,10 +46,12 @@ def open_channel(
     server: str,
     idempotent_methods: Iterable[str] = (),
     deadline_s: float = DEFAULT_DEADLINE_S,
+    vigil: Vigil | None = None,
 ) -> grpc.aio.Channel:
     """A channel to `target` ("host:port"), which must prove that it is the service `server`.
 
     `idempotent_methods` ("parley.auth.v1.AuthService/Logout") are tried again when the server was not available.
+    A `vigil`, which the caller keeps running, makes calls fail at once while the server does not answer.
     Nothing is dialled before the first call. Close the channel; to use new certificates, open another.
     """
     return grpc.aio.secure_channel(
@@ -59,7 +62,7 @@ def open_channel(
             *name_options(server),
             ("grpc.service_config", _service_config(idempotent_methods)),
         ],
-        interceptors=[DeadlineInterceptor(deadline_s)],
+        interceptors=[*([vigil] if vigil else ()), DeadlineInterceptor(deadline_s)],
     )
 
 

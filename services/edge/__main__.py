@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
+from functools import partial
 from typing import Final
 
 from parley.edge.v1 import edge_pb2_grpc
@@ -12,17 +13,17 @@ from parley.edge.v1 import edge_pb2_grpc
 from services.common.clock import SystemClock
 from services.common.config import ConfigError, load_from_command_line
 from services.common.process import Stop, run, write_ready
-from services.common.rpc_client import open_channel
 from services.common.rpc_server import RpcServer
 from services.common.telemetry import Telemetry
 from services.edge.allocator import keep_large_blocks_apart, spare_the_old
-from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
+from services.edge.backends import GrpcAuth, GrpcRooms
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
-from services.edge.files.backends import GrpcFiles, open_files_channel
+from services.edge.files.backends import GrpcFiles
 from services.edge.listener import server_context
 from services.edge.routed_rooms import RoutedRooms
 from services.edge.routes import Routes
+from services.edge.upstreams import Upstreams
 
 _ALLOW: Final = {"parley.edge.v1.EdgeAdminService": frozenset({"admin"})}
 
@@ -32,28 +33,23 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
     keep_large_blocks_apart()
     boot_id = secrets.token_hex(8)
     telemetry = Telemetry(config, "edge")
-    auth_channel = open_channel(config.auth_target, config=config, server="auth", idempotent_methods=AUTH_IDEMPOTENT)
-    rooms_channels = {
-        target: open_channel(target, config=config, server="rooms", idempotent_methods=ROOMS_IDEMPOTENT)
-        for target in config.rooms_targets
-    }
+    upstreams = Upstreams(config, SystemClock())
     rooms = {
         target: GrpcRooms(channel, boot_id=boot_id, timeout_s=config.call_timeout_s)
-        for target, channel in rooms_channels.items()
+        for target, channel in upstreams.rooms.items()
     }
     routes = Routes(config.rooms_targets)
-    files_channel = open_files_channel(config)
     edge = Edge(
         config,
         auth=GrpcAuth(
-            auth_channel,
+            upstreams.auth,
             edge_name=config.name,
             boot_id=boot_id,
             timeout_s=config.call_timeout_s,
             login_timeout_s=config.login_call_timeout_s,
         ),
         rooms=RoutedRooms(rooms, routes, SystemClock()),
-        files=GrpcFiles(files_channel, timeout_s=config.call_timeout_s),
+        files=GrpcFiles(upstreams.files, timeout_s=config.call_timeout_s),
         open_stream=lambda target: rooms[target].open_stream(),
         context=_client_tls(config),
         counters=telemetry.counters,
@@ -61,9 +57,12 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         boot_id=boot_id,
         routes=routes,
     )
+    for target, vigil in upstreams.vigils.items():
+        vigil.on_silent = partial(edge.rooms_silent, target)
     server = RpcServer(config, allow=_ALLOW)
     edge_pb2_grpc.add_EdgeAdminServiceServicer_to_server(edge.servicer, server.grpc)
     working = asyncio.create_task(edge.run(), name="edge")
+    watching = asyncio.create_task(upstreams.watch(), name="upstreams")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         prometheus = telemetry.start()
@@ -71,19 +70,20 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         port = edge.start()
         spare_the_old()
         write_ready(config, {"grpc": server.address, "prometheus": prometheus, "client_port": port})
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()  # raises: it ends by failing only
+        await asyncio.wait([working, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, watching):
+            if task.done():
+                task.result()  # raises: it ends by failing only
         server.set_serving(False)
         await edge.drain(config.stop_grace_s)
     finally:
         stopping.cancel()
+        watching.cancel()
         working.cancel()
-        await asyncio.wait([stopping, working])
+        await asyncio.wait([stopping, watching, working])
         await edge.close()
         await server.stop(0)
-        for channel in (files_channel, *rooms_channels.values(), auth_channel):
-            await channel.close()
+        await upstreams.close()
         await telemetry.shutdown()
 
 

@@ -50,10 +50,10 @@ _SERVER: Final = "parley"
 _POLL_S: Final = 0.02
 """Draining is watched this often: it happens once, and nothing else waits for it."""
 
-_TEXTS_PART: Final = 0.5
+_ACCEPTED_PART: Final = 0.5
 _GOODBYE_PART: Final = 0.2
 _TELL_PART: Final = 0.2
-"""Parts of the time for draining: texts under way, clients that read their goodbye, and telling auth and rooms."""
+"""Parts of the time for draining: what is under way, clients that read their goodbye, and telling auth and rooms."""
 
 _REASONS: Final = frozenset({"revoked", "replaced"})
 
@@ -134,17 +134,19 @@ class Edge:
             vital.create_task(self._loop_watch.run(), name="loop watch")
             vital.create_task(self._files.learn_limits(), name="limits of files")
 
+    def rooms_silent(self, target: str) -> None:
+        """A rooms instance does not answer: what is to be served by it is served by another, where there is one."""
+        self._feeds.cut(target)
+
     async def drain(self, grace_s: float) -> None:
-        """Accept nothing more, finish the texts that were accepted, say goodbye, and tell auth and rooms.
+        """Accept nothing more, finish what was accepted, say goodbye, and tell auth and rooms.
 
         To be called while `run` still works; takes at most `grace_s`.
         """
         self._listener.close()
         for connection in self._directory:
             connection.stop_reading()
-        await self._within(
-            grace_s * _TEXTS_PART, lambda: not self._core.publisher and not self._core.pump.waiting_texts
-        )
+        await self._within(grace_s * _ACCEPTED_PART, lambda: not self._core.publisher and self._core.pump.is_idle)
         spread_ms = int(self._config.drain_spread_s * 1_000)
         for connection in self._directory:
             connection.close("draining", reconnect_after_ms=random.randint(0, spread_ms))  # noqa: S311 - spreads load

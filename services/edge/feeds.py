@@ -41,8 +41,12 @@ class Feeds:
             if self._instances is not None:
                 vital.create_task(self._instances.watch(self._heard_at, self._cut), name="rooms watch")
 
+    def cut(self, target: str) -> None:
+        """End the stream to an instance, which does not answer any more; another one is opened at once."""
+        self._feeds[target].cut()
+
     def _heard_at(self, lane: Lane) -> float | None:
         return self._feeds[lane.target].heard_at
 
     def _cut(self, lane: Lane) -> None:
-        self._feeds[lane.target].cut()
+        self.cut(lane.target)

@@ -10,9 +10,7 @@ import grpc.aio
 from parley.rooms.v1 import files_pb2, files_pb2_grpc, rooms_pb2
 
 from services.common.errors import ParleyError, from_rpc_error
-from services.common.rpc_client import open_channel
 from services.common.wire.codes import ErrorCode
-from services.edge.config import EdgeConfig
 from services.edge.decisions import User
 from services.edge.files.ports import FileInfo, FilePage, ListedFile, Offer, Offered, Progress
 
@@ -98,11 +96,6 @@ class GrpcDownload:
     def cancel(self) -> None:
         """End it at once."""
         self._call.cancel()
-
-
-def open_files_channel(config: EdgeConfig) -> grpc.aio.Channel:
-    """A channel for file bytes alone: a channel is a connection, and nothing else is to wait behind them."""
-    return open_channel(config.rooms_targets[0], config=config, server="rooms", idempotent_methods=FILES_IDEMPOTENT)
 
 
 class GrpcFiles:

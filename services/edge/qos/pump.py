@@ -117,9 +117,9 @@ class Pump:
         return sum(pool.running for pool in self._pools.values())
 
     @property
-    def waiting_texts(self) -> int:
-        """Texts that wait for room in the publisher's window."""
-        return len(self._texts)
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and no command is under way."""
+        return not self.running and not any(map(len, self._schedulers()))
 
     def waiting(self, qos_class: QosClass) -> int:
         """Requests of a class that wait."""

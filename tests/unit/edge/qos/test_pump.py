@@ -123,7 +123,7 @@ def test_texts_wait_for_room_and_commands_do_not_wait_for_texts() -> None:
     world.turn()
     assert world.sink.texts == ["t0"]
     assert world.started == ["logout"]
-    assert world.pump.waiting_texts == 4
+    assert not world.pump.is_idle
     assert world.pump.waiting(QosClass.NORMAL) == 4
     world.sink.room = 2
     world.pump.kick()
