@@ -174,7 +174,7 @@ class Directory:
 
     async def join_room(self, session: Session, reference: str, *, is_exclusive: bool) -> RoomRecord:
         """The person is a member of the room, and present."""
-        now_ms, version = self._now_ms(), _new_version()
+        now_ms = self._now_ms()
 
         def enter(joined: tuple[RoomRecord, bool]) -> None:
             room, is_newcomer = joined
@@ -187,7 +187,7 @@ class Directory:
                 user_id=session.user_id,
                 username=session.username,
                 now_ms=now_ms,
-                version=version,
+                version=_new_version(),
                 joined_max=self._quotas.joined_max,
             ),
             then=enter,
@@ -196,13 +196,12 @@ class Directory:
 
     async def leave_room(self, session: Session, reference: str) -> str:
         """The person is no longer a member; returns the room's id. The session's edge draws the conclusion itself."""
-        version = _new_version()
         ended = await self._change(
             lambda connection: store.leave_room(
                 connection,
                 reference,
                 user_id=session.user_id,
-                version=version,
+                version=_new_version(),
                 boot_id=session.boot_id,
                 now_ms=self._now_ms(),
             ),
@@ -212,10 +211,9 @@ class Directory:
 
     async def remove_member(self, reference: str, username: str) -> Ended:
         """The person of that name is no longer a member, on any edge."""
-        version = _new_version()
         return await self._change(
             lambda connection: store.remove_member(
-                connection, reference, username=username, version=version, now_ms=self._now_ms()
+                connection, reference, username=username, version=_new_version(), now_ms=self._now_ms()
             ),
             then=self._tell,
         )
@@ -275,6 +273,7 @@ class Directory:
 
 
 def _new_version() -> int:
+    """Made when the work runs, since it may run twice: what was cached of the first time has another one then."""
     return secrets.randbits(_VERSION_BITS)
 
 

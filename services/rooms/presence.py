@@ -264,7 +264,8 @@ class Presence:
         changes: list[Change] = []
         for boot_id, boot in list(self._boots.items()):
             if boot.lost_at is not None and self._ends_at(boot) <= now:
-                changes += self._end_boot(boot_id, now)
+                # Nobody has said that these connections ended: who is heard of again after all is here again.
+                changes += self._end_boot(boot_id, now, is_certain=False)
         while self._counts_due and self._counts_due[0][0] <= now:
             _, room_id = heapq.heappop(self._counts_due)
             room = self._rooms.get(room_id)
@@ -285,20 +286,21 @@ class Presence:
         """The run of the edge; one that was never attached has the grace period to do so."""
         return self._boots.setdefault(boot_id, _Boot(lost_at=now))
 
-    def _end_boot(self, boot_id: str, now: float) -> list[Change]:
+    def _end_boot(self, boot_id: str, now: float, *, is_certain: bool = True) -> list[Change]:
         changes: list[Change] = []
         for session_id in list(self._boots[boot_id].session_ids):
-            changes += self._end_session(session_id, now)
+            changes += self._end_session(session_id, now, is_certain=is_certain)
         del self._boots[boot_id]
         return changes
 
-    def _end_session(self, session_id: str, now: float) -> list[Change]:
+    def _end_session(self, session_id: str, now: float, *, is_certain: bool = True) -> list[Change]:
         here = self._sessions[session_id]
         changes: list[Change] = []
         for room_id in sorted(here.room_ids):
             changes += self._leave_room(here, room_id, now)
         del self._sessions[session_id]
-        self._remember_end(session_id, now)
+        if is_certain:
+            self._remember_end(session_id, now)
         self._boots[here.session.boot_id].session_ids.discard(session_id)
         of_user = self._of_user[here.session.user_id]
         of_user.discard(session_id)

@@ -124,8 +124,8 @@ async def test_clients_of_an_edge_that_dies_or_freezes_come_back_on_the_other(
     try:
         await until(lambda: all(talker.session.state != "live" for talker in theirs))
         await until(lambda: all(talker.session.state == "live" for talker in talkers))
-        said = len(talkers[0].posted)
-        await until(lambda: len(talkers[0].posted) > said + 10)
+        said = len(talkers[0].posted[room_id])
+        await until(lambda: len(talkers[0].posted[room_id]) > said + 10)
         stop.set()
         await asyncio.gather(*talks)
         other = await exits.enter_async_context(await RawClient.connect("127.0.0.1", haproxy.port, stack.ca))

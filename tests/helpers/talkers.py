@@ -42,7 +42,7 @@ class Talker:
         self.name = fresh()
         self.seen: dict[str, list[tuple[str, int]]] = {}
         self.failed: list[Event] = []
-        self.posted: list[str] = []
+        self.posted: dict[str, list[str]] = {}  # room id -> texts
         known_hosts = KnownHosts(folder / "known_hosts")
         connectors = []
         for port in ports or [stack.port]:
@@ -62,12 +62,13 @@ class Talker:
         await self.session.register(self.name, PASSWORD)
         await self.session.login(self.name, PASSWORD)
 
-    async def talk(self, room_id: str, stop: asyncio.Event) -> None:
+    async def talk(self, room_id: str, stop: asyncio.Event, *, pause_s: float = PAUSE_S) -> None:
+        posted = self.posted.setdefault(room_id, [])
         while not stop.is_set():
-            text = f"{self.name} {len(self.posted)}"
+            text = f"{self.name} {len(posted)}"
             self.session.post_text(room_id, text)
-            self.posted.append(text)
-            await asyncio.sleep(PAUSE_S)
+            posted.append(text)
+            await asyncio.sleep(pause_s)
 
 
 async def everything_of(client: RawClient, room_id: str) -> list[Frame]:
@@ -80,22 +81,24 @@ async def everything_of(client: RawClient, room_id: str) -> list[Frame]:
             return found
 
 
-async def nothing_was_lost_or_doubled(talkers: Sequence[Talker], other: RawClient, room_id: str) -> None:
-    """Everything that was posted is in the log once and in its order, and everybody has seen the log.
+async def nothing_was_lost_or_doubled(talkers: Sequence[Talker], other: RawClient, *room_ids: str) -> None:
+    """Everything that was posted is in the logs once and in its order, and everybody has seen the logs.
 
-    `other` is somebody who is not in the room yet.
+    `other` is somebody who is in none of the rooms yet.
     """
     for talker in talkers:
-        assert await talker.session.settle(20)
-    await other.expect("join_room", room_id=room_id)
-    log = [(message["text"], message["seq"]) for message in await everything_of(other, room_id)]
-    assert [seq for _, seq in log] == list(range(1, len(log) + 1))
-    assert sorted(text for text, _ in log) == sorted(text for talker in talkers for text in talker.posted)
+        assert await talker.session.settle(30)
+    for room_id in room_ids:
+        await other.expect("join_room", room_id=room_id)
+        log = [(message["text"], message["seq"]) for message in await everything_of(other, room_id)]
+        assert [seq for _, seq in log] == list(range(1, len(log) + 1))
+        assert sorted(text for text, _ in log) == sorted(text for talker in talkers for text in talker.posted[room_id])
+        for talker in talkers:
+            own = [text for text, _ in log if text.startswith(talker.name)]
+            assert own == talker.posted[room_id]
+            seen = talker.seen[room_id]
+            await until(lambda seen=seen, log=log: len(seen) >= len(log))
+            assert seen == log
     for talker in talkers:
-        own = [text for text, _ in log if text.startswith(talker.name)]
-        assert own == talker.posted
-        seen = talker.seen[room_id]
-        await until(lambda seen=seen: len(seen) >= len(log))
-        assert seen == log
         assert talker.failed == []
         await talker.session.close()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from services.common.db.engines import is_connection_lost, make_engine, translate
+from services.common.db.watchdog import Watchdog
 from services.common.db.writer import BATCH_MAX, QUEUE_MAX, HandleBatch, OnCommit, Writer, WriterThread
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
@@ -54,7 +55,14 @@ class Database:
     ) -> None:
         self._write_engine = make_engine(url, pool_size=1, is_reader=False, access=access)
         self._read_engine = make_engine(url, pool_size=readers, is_reader=True, access=access)
-        self._writer = WriterThread(self._write_engine, queue_max=queue_max, batch_max=batch_max, on_commit=on_commit)
+        self._watchdog = Watchdog()
+        self._writer = WriterThread(
+            self._write_engine,
+            queue_max=queue_max,
+            batch_max=batch_max,
+            on_commit=on_commit,
+            watchdog=self._watchdog,
+        )
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="db-reader")
         self._places = threading.BoundedSemaphore(READS_WAITING_MAX)
         self._closed = False
@@ -104,7 +112,7 @@ class Database:
             raise translated from error
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
-        with self._read_engine.connect() as connection:
+        with self._read_engine.connect() as connection, self._watchdog.watch(connection):
             return work(connection)
 
     def _free_place(self, _future: Any) -> None:

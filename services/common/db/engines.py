@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.common.db.postgres import (
     PostgresAccess,
+    is_lost_by_postgres,
     is_postgres_failure,
     is_refused_by_postgres,
     make_postgres_engine,
@@ -124,6 +125,8 @@ def is_storage_failure(error: BaseException) -> bool:
 
 def is_connection_lost(error: BaseException) -> bool:
     """Whether the connection is gone (a restart of the server, a cut cable), and another one may do."""
+    if isinstance(error, psycopg.Error):  # the driver's own, where statements go to its cursor
+        return is_lost_by_postgres(error)
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 

@@ -37,6 +37,7 @@ MIGRATION_LOCK_TIMEOUT_MS: Final = 600_000
 _SCHEMA: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _LOST: Final = frozenset({"57P01", "57P02", "57P03"})  # admin shutdown, crash shutdown, cannot connect now
 _RETRYABLE: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_LOCK_TIMEOUT: Final = "55P03"
 # By class: connections, resources (disk full, memory, too many connections), system errors, corruption, authorisation.
 _STORAGE_CLASSES: Final = frozenset({"08", "28", "40", "53", "58", "XX"})
 # Read-only (a standby, a reader), lock time-out, cancelled or timed out, no such database, idle in a transaction.
@@ -124,7 +125,24 @@ def is_postgres_failure(error: BaseException) -> bool:
 
 def is_retryable(error: BaseException) -> bool:
     """Whether the transaction lost against another one and would probably do its work when run again."""
-    return _state(error) in _RETRYABLE
+    return _state(getattr(error, "orig", error)) in _RETRYABLE
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether the transaction has given up to wait for a row that another one holds."""
+    return _state(getattr(error, "orig", error)) == _LOCK_TIMEOUT
+
+
+def is_lost_by_postgres(error: BaseException) -> bool:
+    """Whether one of psycopg's errors says that the connection has ended, or that the server is ending."""
+    state = _state(error)
+    return state in _LOST or (state is None and is_postgres_failure(error))
+
+
+def be_impatient(connection: Connection, timeout_ms: int) -> None:
+    """Has the transaction wait no longer than that for a row which another one holds."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {timeout_ms:d}")
 
 
 def is_refused_by_postgres(error: BaseException) -> bool:

@@ -6,6 +6,9 @@ There are two forms of work in the one queue, kept in order: single functions, e
 that one that raises spoils no other; and, for the hot path, items of a `Writer`, which are handed to its `handle_batch`
 as whole lists. Results go back to the event loop with one call per transaction.
 
+Where other instances write to the same database a transaction may lose against one of theirs, before its COMMIT and so
+without a trace; then its pieces are run again, one by one. Nobody is told.
+
 Items stay in order even through a failure: those of a transaction that fails take along what was queued behind them
 before the event loop heard of it. So whoever submits in order, and asks again where it failed, is stored in order.
 """
@@ -22,13 +25,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from services.common.db.engines import is_commit_refused, is_connection_lost, is_storage_failure, translate
-from services.common.db.postgres import is_aborted, is_retryable
+from services.common.db.postgres import be_impatient, is_aborted, is_lock_timeout, is_retryable
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+    from services.common.db.watchdog import Watchdog
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,6 +46,13 @@ OnCommit = Callable[[int, float], None]
 QUEUE_MAX: Final = 20_000
 # Bounds how long a transaction holds the write lock and how long its first item waits for its last: some 20 ms.
 BATCH_MAX: Final = 1_024
+# How long a transaction of several pieces waits for a row that another instance holds: a few times what a batch takes,
+# and a tenth of the second after which PostgreSQL looks for a deadlock.
+PATIENCE_MS: Final = 100
+# A piece alone can lose against another instance, but not again and again.
+ATTEMPTS_MAX: Final = 5
+# Who has lost lets the other one finish first, or it would take the same row away from it again.
+LOSER_WAIT_S: Final = 0.02
 _RETRY_AFTER_S: Final = 1.0
 
 _SWALLOWED: Final = "work has gone on after a failed statement, without a savepoint: PostgreSQL stores none of it"
@@ -56,7 +68,8 @@ class Writer(Generic[Item, Result]):
 
     `handle_batch` runs on the writer thread, inside the transaction, and returns one result for each item, in order;
     an exception among them is raised to that item's caller alone. When it raises itself, all its items of this
-    transaction fail and nothing of theirs is stored.
+    transaction fail and nothing of theirs is stored. It may be run again with the same items, when the transaction has
+    left no trace: what it remembers must not depend on the transaction having been committed.
     """
 
     def __init__(self, thread: WriterThread, handle_batch: HandleBatch[Item, Result]) -> None:
@@ -74,8 +87,11 @@ class Writer(Generic[Item, Result]):
 class WriterThread:
     """The thread, its queue and its connection. Used from one event loop."""
 
-    def __init__(self, engine: Engine, *, queue_max: int, batch_max: int, on_commit: OnCommit | None) -> None:
+    def __init__(
+        self, engine: Engine, *, queue_max: int, batch_max: int, on_commit: OnCommit | None, watchdog: Watchdog
+    ) -> None:
         self._engine = engine
+        self._watchdog = watchdog
         self._queue_max = queue_max
         self._batch_max = batch_max
         self._on_commit = on_commit
@@ -151,16 +167,65 @@ class WriterThread:
             self._is_failure_untold = True
         return [(job[0], failure) for job in batch]
 
-    def _store(self, batch: list[_Job], *, may_retry: bool = True) -> list[_Outcome]:
-        """Runs the batch in one transaction; each job's future with its result or its exception."""
+    def _store(self, batch: list[_Job]) -> list[_Outcome]:
+        """Stores the batch; each job's future with its result or its exception."""
+        outcomes, error = self._transact(batch)
+        if error is not None and is_connection_lost(error):  # the server may have been restarted since the last time
+            outcomes, error = self._transact(batch)
+        if error is not None and (is_retryable(error) or is_lock_timeout(error)):
+            return self._store_apart(batch)
+        return outcomes if error is None else self._fail(batch, translate(error))
+
+    def _store_apart(self, batch: list[_Job]) -> list[_Outcome]:
+        """Stores each piece of a batch in a transaction of its own.
+
+        The batch as a whole has lost against another instance: its pieces lock rows in the order in which they were
+        asked for, and two such batches can wait for each other. A piece alone locks in an order that all keep.
+        """
+        time.sleep(LOSER_WAIT_S)
+        outcomes: list[_Outcome] = []
+        gone: BaseException | None = None  # why nothing more can be stored
+        for _, piece in itertools.groupby(enumerate(batch), _piece):
+            jobs = [job for _, job in piece]
+            known = gone
+            if self._failed is not None and jobs[0][1] is not None and jobs[0][3] <= self._failed[0]:
+                known = self._failed[1]  # behind items that have failed
+            if known is not None:
+                outcomes += self._fail(jobs, known)
+                continue
+            stored, error = self._transact_patiently(jobs)
+            if error is None:
+                outcomes += stored
+                continue
+            failure = translate(error)
+            outcomes += self._fail(jobs, failure)
+            if not is_lock_timeout(error) and failure is not error:
+                gone = failure
+        return outcomes
+
+    def _transact_patiently(self, jobs: list[_Job]) -> tuple[list[_Outcome], Exception | None]:
+        """As `_transact`, again where it loses against others."""
+        for attempt in range(ATTEMPTS_MAX):
+            stored, error = self._transact(jobs)
+            if error is None or not is_retryable(error) or attempt + 1 == ATTEMPTS_MAX:
+                break
+            time.sleep(LOSER_WAIT_S)
+        return stored, error
+
+    def _transact(self, batch: list[_Job]) -> tuple[list[_Outcome], Exception | None]:
+        """Runs the batch in one transaction: what became of it, or an error before its COMMIT, with which nothing of
+        it is stored and it may be run again."""
         try:
             connection = self._connect()
-            outcomes = self._execute(connection, batch)
+            with self._watchdog.watch(connection):
+                outcomes = self._execute(connection, batch)
+                return self._commit(connection, batch) or outcomes, None
         except Exception as error:  # noqa: BLE001 - every caller of the batch is told
             self._roll_back()
-            if may_retry and _may_run_again(error):
-                return self._store_again(batch, error)
-            return self._fail(batch, translate(error))
+            return [], error
+
+    def _commit(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:
+        """Commits; what to tell all jobs where that failed."""
         try:
             connection.commit()
         except Exception as error:  # noqa: BLE001 - every caller of the batch is told
@@ -173,17 +238,13 @@ class WriterThread:
                 failure = ParleyError(ErrorCode.UNKNOWN_OUTCOME, "the storage failed while it was committing")
                 failure.__cause__ = error
             return self._fail(batch, failure)
-        return outcomes
-
-    def _store_again(self, batch: list[_Job], error: Exception) -> list[_Outcome]:
-        """Nothing has been committed, so functions run once more; items may be known to their handler, and fail."""
-        outcomes = self._fail([job for job in batch if job[1] is not None], translate(error))
-        functions = [job for job in batch if job[1] is None]
-        return outcomes + self._store(functions, may_retry=False) if functions else outcomes
+        return []
 
     def _execute(self, connection: Connection, batch: list[_Job]) -> list[_Outcome]:
         """Runs the jobs in order, neighbours of one `handle_batch` together."""
         connection.begin()
+        if any(job[1] is None or job[1] is not batch[0][1] for job in batch[1:]):
+            be_impatient(connection, PATIENCE_MS)
         outcomes: list[_Outcome] = []
         # Alone in its transaction a piece of work needs no savepoint: the rollback of the whole is its own.
         for handle_batch, jobs in itertools.groupby(batch, operator.itemgetter(1)):
@@ -274,7 +335,7 @@ class WriterThread:
         self._era += 1
 
 
-def _may_run_again(error: BaseException) -> bool:
-    """Whether a transaction that has failed before its COMMIT may well succeed when it is run at once again: it lost
-    against another one, or the server has been restarted since the last."""
-    return is_connection_lost(error) or is_retryable(getattr(error, "orig", error))
+def _piece(numbered: tuple[int, _Job]) -> Any:
+    """What neighbours have in common that lock their rows together: the handler; functions are alone."""
+    number, job = numbered
+    return number if job[1] is None else job[1]

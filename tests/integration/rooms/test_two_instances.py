@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common.wire.codes import ErrorCode
 from services.rooms.messages import Outcome
@@ -96,6 +97,39 @@ async def test_joins_that_race_make_one_member(two: list[RoomsWorld]) -> None:
     room = await two[0].create("alice", "lobby")
     await asyncio.gather(*(world.join(name, room) for name in ("bob", "carol") for world in two))
     assert (await two[0].room(room)).member_count == 3
+
+
+async def test_joins_and_texts_of_both_do_not_get_into_each_others_way(two: list[RoomsWorld]) -> None:
+    """Joins lock one room and texts several, in one transaction: two instances that do so could wait in a circle."""
+    rooms = [await two[0].create("alice", f"room {number}") for number in range(6)]
+    for room in rooms:
+        await two[0].join("bob", room)
+
+    async def come_and_go(world: RoomsWorld, seed: int) -> None:
+        dice = random.Random(seed)
+        for number in range(ROUNDS):
+            name = f"guest {seed} {number}"
+            chosen = dice.sample(rooms, 2)
+            for room in chosen:
+                await world.join(name, room)
+            await world.leave(name, chosen[0])
+
+    async def talk(world: RoomsWorld, seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(ROUNDS):
+            chosen = dice.sample(rooms, 4)
+            outcomes = await world.append(*(publish("bob", room.room_id, "a text") for room in chosen))
+            assert [outcome.code for outcome in outcomes] == [None] * 4
+
+    with capture_logs() as logs:
+        await asyncio.gather(
+            *(come_and_go(world, seed) for seed, world in enumerate(two * 3)),
+            *(talk(world, seed) for seed, world in enumerate(two * 3)),
+        )
+    assert logs == []
+    for room in rooms:
+        stored = await two[0].stored(room)
+        assert [message.seq for message in stored] == list(range(1, len(stored) + 1))
 
 
 async def test_a_text_that_cannot_be_held_is_refused_alone(two: list[RoomsWorld]) -> None:

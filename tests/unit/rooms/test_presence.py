@@ -102,6 +102,18 @@ def test_an_edge_that_stays_away_takes_its_people_along(presence: Presence) -> N
     assert presence.next_tick_at() is None
 
 
+def test_who_was_given_up_and_is_heard_of_again_is_here_again(presence: Presence) -> None:
+    eve = Session("s9", "u9", "eve", "boot-x")
+    presence.lease("boot-x", "edge-x", until=106, now=100)
+    presence.open(eve, ["r"], 100)
+    assert presence.tick(105.9) == []
+    assert actions(presence.tick(106)) == [("offline", "eve", "r")]
+    assert not presence.has_ended("s9")  # nobody has said so
+    presence.open(eve, ["r"], 107)
+    presence.close(["s9"], 108)
+    assert presence.has_ended("s9")
+
+
 def test_a_second_stream_of_an_edge_keeps_it_present(presence: Presence) -> None:
     presence.open(ALICE, ["r"], 0)
     presence.attach("boot-1", "edge-1", 1)

@@ -123,7 +123,7 @@ async def test_work_that_loses_a_deadlock_runs_again(database: Database, postgre
 
     results = await asyncio.gather(database.write(lock("x", "a", "b")), other.write(lock("y", "b", "a")))
     assert results == ["x", "y"]
-    assert sorted(runs.values()) == [1, 2]
+    assert max(runs.values()) > 1
     assert sorted(await database.read(rows)) == ["a", "b", "x", "y"]
     await other.close()
 
