@@ -131,6 +131,11 @@ class Aggregate:
         seen_after = monotonic - self._stale_after_s
         return sum(instance.gauge(metric, seen_after=seen_after) for instance in self._instances.values())
 
+    def largest(self, metric: str, *, monotonic: float) -> float:
+        """A gauge of something that instances share, which each of them knows: the largest of what they say."""
+        seen_after = monotonic - self._stale_after_s
+        return max((instance.gauge(metric, seen_after=seen_after) for instance in self._instances.values()), default=0)
+
     def traffic(self, *metrics: str, monotonic: float) -> Traffic:
         """How much counters grew in the current window, and how fast, over all instances."""
         amount: float = 0

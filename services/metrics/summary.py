@@ -40,9 +40,9 @@ _GAUGES = {
     "open_connections": "parley.edge.connections",
     "concurrent_users": "parley.edge.sessions",
     "queued_requests": "parley.edge.queue.waiting",
-    "rooms": "parley.rooms.count",
-    "accounts": "parley.auth.accounts",
 }
+# Each instance counts what all of them share.
+_SHARED = {"rooms": "parley.rooms.count", "accounts": "parley.auth.accounts"}
 
 
 class Statistics(NamedTuple):
@@ -83,6 +83,7 @@ class Summary:
         values |= {name: _plain(aggregate.total(metric)) for name, metric in _TOTALS.items()}
         values["bytes_transferred"] = values["bytes_received"] + values["bytes_sent"]
         values |= {name: _plain(aggregate.gauge(metric, monotonic=monotonic)) for name, metric in _GAUGES.items()}
+        values |= {name: _plain(aggregate.largest(metric, monotonic=monotonic)) for name, metric in _SHARED.items()}
         values |= {
             "messages_per_second": round(messages.per_second, 3),
             "deliveries_per_second": round(deliveries.per_second, 3),

@@ -54,7 +54,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         quotas = Quotas(owned_max=config.rooms_per_owner_max, joined_max=config.rooms_per_member_max)
         directory = Directory(database, attendance=attendance, bus=bus, clock=clock, quotas=quotas, counts=counts)
         streams = Streams(bus=bus, encode=EncodedRun)
-        repair = Repair(database, log=log, streams=streams, attendance=attendance, bus=bus, clock=clock)
+        repair = Repair(database, log=log, streams=streams, attendance=attendance, bus=bus, clock=clock, counts=counts)
         open_stream = partial(
             Stream, log=log, encode=EncodedRun, clock=clock, counts=counts, bytes_max=config.stream_bytes_max
         )

@@ -21,7 +21,7 @@ class RoomsConfig(ServiceConfig):
     """
 
     name: str = "rooms-1"
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
     database_password_file: Path | None = None
     database_ca_file: Path | None = None
 
@@ -102,8 +102,9 @@ class RoomsConfig(ServiceConfig):
         for key in ("presence_grace_s", "file_retention_days", "unfinished_retention_hours", "disk_free_bytes_min"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}: must not be negative")
+        self.access.arguments()  # a password that cannot be read is told by its key, and now
         if self.redis_access is not None:
-            self.redis_access.arguments()  # reads the password
+            self.redis_access.arguments()
             if not self.is_shared:
                 raise ValueError("redis_url: needs a database that several instances can share, PostgreSQL")
 

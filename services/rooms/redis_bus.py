@@ -5,8 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from redis.exceptions import RedisError
+
+from services.common.errors import ParleyError
+from services.common.logs import get_logger
 from services.common.redis_channel import RedisChannel
 from services.common.redis_client import RedisClient
+from services.common.wire.codes import ErrorCode
 from services.rooms.bus import LocalBus
 from services.rooms.shared_bus import SharedBus
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from services.rooms.counts import BusCounts
 
 CHANNEL: Final = "rooms"
+_log = get_logger(__name__)
 
 
 class RedisTransport:
@@ -46,8 +52,12 @@ class RedisTransport:
         self._client.start(tasks)
 
     async def publish(self, message: bytes) -> None:
-        """Sends a batch. Raises ParleyError unavailable."""
-        await self._client.execute("PUBLISH", self._channel_name, message)
+        """Sends a batch. Raises ParleyError unavailable, whatever it is that Redis says."""
+        try:
+            await self._client.execute("PUBLISH", self._channel_name, message)
+        except RedisError as error:
+            _log.error("redis does not take a batch", reason=type(error).__name__)
+            raise ParleyError(ErrorCode.UNAVAILABLE, "Redis does not take it") from error
 
     async def close(self) -> None:
         """Closes its connections; the tasks have ended before."""

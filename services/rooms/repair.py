@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from services.common.tasks import TaskSet
     from services.rooms.attendance import Attendance
     from services.rooms.bus import Bus, Event
+    from services.rooms.counts import RoomsCounts
     from services.rooms.log import MessageLog
     from services.rooms.store import Ended
     from services.rooms.streams import Streams
@@ -43,6 +44,7 @@ ENDINGS_KEPT_S: Final = 6 * 3_600.0
 """Longer than an instance that is cut off from the database keeps its streams."""
 
 _SWEEP_INTERVAL_S: Final = 600.0
+_COUNT_INTERVAL_S: Final = 10.0  # as often as numbers go to metrics
 _log = get_logger(__name__)
 
 
@@ -58,6 +60,7 @@ class Repair:
         attendance: Attendance,
         bus: Bus,
         clock: Clock,
+        counts: RoomsCounts,
     ) -> None:
         self._database = database
         self._message_log = log
@@ -65,6 +68,8 @@ class Repair:
         self._attendance = attendance
         self._bus = bus
         self._clock = clock
+        self._counts = counts
+        self._counted_at = clock.monotonic()
         self._is_due = asyncio.Event()
         # Numbers of ended memberships that were heard of, within the overlap; None before the first look.
         self._heard: set[int] = set()
@@ -111,9 +116,17 @@ class Repair:
         """One look at everything. Raises ParleyError where the database fails."""
         self._ask()
         await self._check_endings()
+        await self._count_rooms()
         room_ids = self._streams.followed_room_ids
         for start in range(0, len(room_ids), HEADS_MAX):
             self._streams.announce(await self._message_log.heads(room_ids[start : start + HEADS_MAX]))
+
+    async def _count_rooms(self) -> None:
+        """Others make rooms too."""
+        now = self._clock.monotonic()
+        if self._counted_at + _COUNT_INTERVAL_S <= now:
+            self._counted_at = now
+            self._counts.room_count = await self._database.read(store.count_rooms)
 
     def _ask(self) -> None:
         now = self._clock.monotonic()

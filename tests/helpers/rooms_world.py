@@ -26,12 +26,15 @@ from services.rooms.directory import Directory, Quotas
 from services.rooms.log import MessageLog, read_after
 from services.rooms.messages import Message, Outcome, Publish, Run
 from services.rooms.presence import Presence, Session
+from services.rooms.repair import Repair
 from services.rooms.store import RoomRecord, find_room
 from services.rooms.stream import Stream
 from services.rooms.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from services.rooms.bus import Bus
 
 MIGRATIONS = Path(directory_module.__file__).with_name("migrations")
 ACCESS = PostgresAccess(schema="rooms")
@@ -103,7 +106,7 @@ class RoomsWorld:
 
     database: Database
     clock: FakeClock
-    bus: LocalBus
+    bus: Bus
     counts: RoomsCounts
     log: MessageLog
     attendance: Attendance
@@ -149,6 +152,18 @@ class RoomsWorld:
         """The room as it is now."""
         return await self.database.read(lambda c: find_room(c, room.room_id, None))
 
+    def repair(self) -> Repair:
+        """What puts right what the bus loses."""
+        return Repair(
+            self.database,
+            log=self.log,
+            streams=self.streams,
+            attendance=self.attendance,
+            bus=self.bus,
+            clock=self.clock,
+            counts=self.counts,
+        )
+
     def stream(self, *, bytes_max: int = 1_000_000, boot_id: str = "boot-1") -> Stream:
         """An open stream that sends its pieces as they are, and catches up by itself."""
         stream = Stream(
@@ -168,15 +183,16 @@ async def rooms_world(
     joined_max: int = 500,
     crowd: int = 100,
     url: str = "",
+    bus: Bus | None = None,
     **options: Any,
 ) -> AsyncIterator[RoomsWorld]:
-    """`url` is of PostgreSQL, or left out for a file; `options` go to Database."""
+    """`url` is of PostgreSQL, or left out for a file; `bus` is one between instances; `options` go to Database."""
     url = url or f"sqlite:///{folder / 'rooms.db'}"
     migrate(url, MIGRATIONS, access=ACCESS)
     counts = RoomsCounts(Counters())
     database = Database(url, access=ACCESS, on_commit=counts.on_commit, **options)
     clock = FakeClock()
-    bus = LocalBus()
+    bus = bus or LocalBus()
     tasks = TaskSet()
     attendance = Attendance(Presence(crowd=crowd), bus=bus, clock=clock)
     log = MessageLog(database, bus=bus, clock=clock, counts=counts, pending_max=pending_max)

@@ -59,6 +59,17 @@ class PostgresAccess:
         if _SCHEMA.fullmatch(self.schema) is None:
             raise ValueError(f"not a schema's name: {self.schema!r}")
 
+    def arguments(self) -> dict[str, Any]:
+        """What a connection is made with. Reads the password. Raises ValueError that names the configuration's key."""
+        found: dict[str, Any] = {"application_name": self.name}
+        if self.password_file is not None:
+            found["password"] = read_secret(self.password_file, key="database_password_file")
+        if self.ca_file is not None:
+            if not self.ca_file.is_file():
+                raise ValueError(f"database_ca_file: {self.ca_file} is not a file")
+            found |= {"sslmode": "verify-full", "sslrootcert": str(self.ca_file)}
+        return found
+
 
 def make_postgres_engine(url: str, access: PostgresAccess, *, pool_size: int, is_reader: bool) -> Engine:
     """An engine for the URL. Raises ValueError that names the configuration's key."""
@@ -72,8 +83,7 @@ def make_postgres_engine(url: str, access: PostgresAccess, *, pool_size: int, is
     }
     if is_reader:
         settings |= {"default_transaction_read_only": "on", "default_transaction_isolation": r"repeatable\ read"}
-    arguments: dict[str, Any] = {
-        "application_name": access.name,
+    arguments = access.arguments() | {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "tcp_user_timeout": TCP_TIMEOUT_MS,
         "keepalives_idle": 10,
@@ -81,12 +91,6 @@ def make_postgres_engine(url: str, access: PostgresAccess, *, pool_size: int, is
         "keepalives_count": 2,
         "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
     }
-    if access.password_file is not None:
-        arguments["password"] = read_secret(access.password_file, key="database_password_file")
-    if access.ca_file is not None:
-        if not access.ca_file.is_file():
-            raise ValueError(f"database_ca_file: {access.ca_file} is not a file")
-        arguments |= {"sslmode": "verify-full", "sslrootcert": str(access.ca_file)}
     return create_engine(
         parsed,
         pool_size=pool_size,

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from parley.rooms.v1 import rooms_pb2
 from structlog.testing import capture_logs
 
-from services.rooms.shared_bus import QUEUE_BYTES_MAX
 from tests.chaos.nemesis.proxy import Proxy
 from tests.helpers.served_rooms import Edge, Feed, ServedRooms, serve_rooms, user_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
-
-    from parley.rooms.v1 import rooms_pb2
 
     from tests.helpers.redis_server import RedisServer
 
@@ -99,28 +97,28 @@ async def test_what_one_stores_the_other_shows_at_once(together: Together) -> No
 
 
 @contextlib.contextmanager
-def killed(together: Together) -> Callable[[], None]:  # type: ignore[misc]
+def killed(together: Together) -> Iterator[None]:
     together.redis.kill()
     yield
     together.redis.start()
 
 
 @contextlib.contextmanager
-def frozen(together: Together) -> Callable[[], None]:  # type: ignore[misc]
+def frozen(together: Together) -> Iterator[None]:
     os.kill(together.redis.pid, signal.SIGSTOP)
     yield
     os.kill(together.redis.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
-def partitioned(together: Together) -> Callable[[], None]:  # type: ignore[misc]
+def partitioned(together: Together) -> Iterator[None]:
     together.proxy.swallow(on=True)
     yield
     together.proxy.swallow(on=False)
 
 
 @contextlib.contextmanager
-def reset(together: Together) -> Callable[[], None]:  # type: ignore[misc]
+def reset(together: Together) -> Iterator[None]:
     together.proxy.is_refusing = True
     together.proxy.cut(reset=True)
     yield
@@ -128,7 +126,7 @@ def reset(together: Together) -> Callable[[], None]:  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def flushed(together: Together) -> Callable[[], None]:  # type: ignore[misc]
+def flushed(together: Together) -> Iterator[None]:
     together.redis.flush()
     yield
 
@@ -162,18 +160,10 @@ async def until_online(together: Together, expected: set[str]) -> None:
 
 
 async def online(edge: Edge) -> set[str]:
-    from parley.rooms.v1 import rooms_pb2 as messages
-
-    answer = await edge.rooms.ListMembers(messages.ListMembersRequest(user_id=user_id("alice"), room="lobby"))
+    answer = await edge.rooms.ListMembers(rooms_pb2.ListMembersRequest(user_id=user_id("alice"), room="lobby"))
     return {member.username for member in answer.members if member.online}
 
 
 async def test_both_know_who_is_here(together: Together) -> None:
     await shared_room(together)
     await until_online(together, {"alice", "bob"})
-
-
-def test_a_queue_holds_less_than_a_listener_reads() -> None:
-    from services.rooms.shared_bus import MESSAGE_BYTES_MAX
-
-    assert QUEUE_BYTES_MAX < MESSAGE_BYTES_MAX

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from services.common.wire.codes import ErrorCode
 from services.rooms.messages import Outcome
-from services.rooms.repair import Repair
+from tests.helpers.bus_net import memory_net
 from tests.helpers.rooms_world import RoomsWorld, publish, rooms_world, until
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ async def test_a_stream_shows_what_both_write_in_order(two: list[RoomsWorld]) ->
     room = await here.create("alice", "lobby")
     stream = here.stream()
     here.streams.follow(stream, room.room_id, room.epoch, 0)
-    repair = Repair(
-        here.database, log=here.log, streams=here.streams, attendance=here.attendance, bus=here.bus, clock=here.clock
-    )
+    repair = here.repair()
     for number in range(ROUNDS):
         await asyncio.gather(here.say("alice", room, f"here {number}"), there.say("alice", room, f"there {number}"))
     await repair.check()
@@ -72,6 +70,46 @@ async def test_a_stream_shows_what_both_write_in_order(two: list[RoomsWorld]) ->
     while (parcel := stream.take()) is not None:
         shown += [seq for piece in parcel.pieces for seq in piece.seqs]  # type: ignore[attr-defined]
     assert shown == list(range(1, 2 * ROUNDS + 1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_the_bus_loses_a_stream_has_no_gap(postgres_url: str, tmp_path: Path, seed: int) -> None:
+    """Batches are lost silently or aloud, at random; a jump is read from the log, and a look finds what came last."""
+    dice = random.Random(seed)
+    async with contextlib.AsyncExitStack() as stack:
+        net = await stack.enter_async_context(memory_net())
+        two = [
+            await stack.enter_async_context(rooms_world(tmp_path, url=postgres_url, bus=net.bus())) for _ in range(2)
+        ]
+        rooms = [await two[0].create("alice", name) for name in ("one", "two")]
+        streams, repairs = [], []
+        for world in two:
+            stream = world.stream()
+            for room in rooms:
+                world.streams.follow(stream, room.room_id, room.epoch, 0)
+            streams.append(stream)
+            repairs.append(world.repair())
+        for number in range(ROUNDS):
+            for transport in net.transports:
+                transport.is_up, transport.swallows = dice.random() < 0.7, dice.random() < 0.5
+            await asyncio.gather(
+                *(world.say("alice", dice.choice(rooms), f"text {number}") for world in dice.sample(two, 2))
+            )
+            if dice.random() < 0.3:
+                await net.clock.advance(0.1)  # type: ignore[attr-defined]
+        for repair in repairs:
+            await repair.check()
+        ends = {room.room_id: (await two[0].room(room)).last_seq for room in rooms}
+        assert sum(ends.values()) == 2 * ROUNDS
+        for stream in streams:
+            await until(
+                lambda stream=stream: {room_id: follow.position for room_id, follow in stream.follows.items()} == ends
+            )
+            shown: dict[str, list[int]] = {room_id: [] for room_id in ends}
+            while (parcel := stream.take()) is not None:
+                for piece in parcel.pieces:
+                    shown[piece.room_id] += piece.seqs  # type: ignore[attr-defined]
+            assert shown == {room_id: list(range(1, end + 1)) for room_id, end in ends.items()}
 
 
 async def test_a_retry_a_day_later_on_another_instance_gets_the_first_number(two: list[RoomsWorld]) -> None:

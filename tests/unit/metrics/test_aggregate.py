@@ -202,6 +202,16 @@ def test_a_gauge_that_is_no_longer_sent_stops_counting(world: World) -> None:
     assert world.gauge("parley.edge.queue.waiting") == 0
 
 
+def test_what_instances_share_is_counted_once(world: World) -> None:
+    for name, count in (("rooms-1", 7), ("rooms-2", 8)):
+        rooms = world.start(name, service="rooms")
+        rooms.set("parley.rooms.count", count)
+        world.export(rooms)
+    assert world.gauge("parley.rooms.count") == 15
+    assert world.aggregate.largest("parley.rooms.count", monotonic=world.monotonic) == 8
+    assert world.aggregate.largest("parley.unknown", monotonic=world.monotonic) == 0
+
+
 def test_a_restart_of_this_service_goes_on_where_it_was(world: World) -> None:
     edge, auth = world.start("edge-1"), world.start("auth-1", service="auth")
     auth.add("parley.auth.logins", 5)

@@ -44,3 +44,28 @@ def test_a_bad_value_is_named(key: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         made(**{key: value})
     assert caught.value.key == f"PARLEY_ROOMS_{key.upper()}"
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("redis_url", {"redis_url": "http://cache"}),
+        ("redis_url", {"redis_url": "redis://cache", "database_url": "sqlite:///rooms.db"}),
+        ("redis_password_file", {"redis_url": "redis://cache", "redis_password_file": "/no/such"}),
+        ("redis_ca_file", {"redis_url": "rediss://cache", "redis_ca_file": "/no/such"}),
+        ("database_password_file", {"database_password_file": "/no/such"}),
+        ("database_ca_file", {"database_ca_file": "/no/such"}),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_named(key: str, changes: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        made(**{"database_url": "postgresql://db/parley", **changes})
+    assert caught.value.key == f"PARLEY_ROOMS_{key.upper()}"
+
+
+def test_redis_is_shared_by_its_database() -> None:
+    config = made(database_url="postgresql://db/parley", redis_url="redis://:hunter2@cache/7", name="rooms-3")
+    assert config.redis_access is not None
+    assert (config.redis_access.name, config.redis_access.scoped("x")) == ("rooms-3", "parley:7:x")
+    assert "hunter2" not in repr(config)
+    assert made().redis_access is None

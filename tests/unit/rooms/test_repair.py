@@ -8,7 +8,7 @@ import pytest
 
 from services.rooms.bus import Lost, MembershipEnded
 from services.rooms.presence import ANNOUNCE_RACE_S
-from services.rooms.repair import ASK_INTERVAL_S, CHECK_INTERVAL_S, Repair
+from services.rooms.repair import ASK_INTERVAL_S, CHECK_INTERVAL_S
 from tests.helpers.rooms_world import RoomsWorld, rooms_world, session, until
 
 if TYPE_CHECKING:
@@ -31,17 +31,6 @@ async def there(here: RoomsWorld, tmp_path: Path) -> AsyncIterator[RoomsWorld]:
         yield made
 
 
-def repair_of(world: RoomsWorld) -> Repair:
-    return Repair(
-        world.database,
-        log=world.log,
-        streams=world.streams,
-        attendance=world.attendance,
-        bus=world.bus,
-        clock=world.clock,
-    )
-
-
 def shown(stream: Stream) -> list[int]:
     parcel = stream.take()
     return [seq for piece in parcel.pieces for seq in piece.seqs] if parcel else []  # type: ignore[attr-defined]
@@ -53,7 +42,7 @@ async def test_what_another_instance_stored_last_is_found(here: RoomsWorld, ther
     here.streams.follow(stream, room.room_id, room.epoch, 0)
     await until(lambda: stream.follows[room.room_id].is_live)
     await there.say("alice", room, "unheard")
-    repair_of(here).start(here.tasks, is_shared=True)
+    here.repair().start(here.tasks, is_shared=True)
     await until(lambda: stream.waiting_bytes)
     assert shown(stream) == [1]
     await there.say("alice", room, "again")
@@ -72,7 +61,7 @@ async def test_a_removal_that_nobody_told_is_found_once(here: RoomsWorld, there:
     for name in ("bob", "carol", "dave"):
         await here.join(name, room)
     await there.directory.remove_member("lobby", "bob")  # before the first look: edges know by their own list
-    repair = repair_of(here)
+    repair = here.repair()
     await repair.check()
     here.events.clear()
     await there.directory.remove_member("lobby", "carol")
@@ -87,7 +76,7 @@ async def test_a_removal_that_nobody_told_is_found_once(here: RoomsWorld, there:
 
 async def test_own_removals_are_not_told_again(here: RoomsWorld) -> None:
     await here.create("alice", "lobby")
-    repair = repair_of(here)
+    repair = here.repair()
     await repair.check()
     here.events.clear()
     await here.directory.remove_member("lobby", "alice")
@@ -96,7 +85,7 @@ async def test_own_removals_are_not_told_again(here: RoomsWorld) -> None:
 
 
 async def test_after_a_loss_edges_say_who_is_here_twice(here: RoomsWorld) -> None:
-    stream, repair = here.stream(), repair_of(here)
+    stream, repair = here.stream(), here.repair()
     asked = []
     for wait_s in (0.0, ASK_INTERVAL_S, ANNOUNCE_RACE_S, ASK_INTERVAL_S):
         await here.clock.advance(wait_s)
@@ -108,12 +97,37 @@ async def test_after_a_loss_edges_say_who_is_here_twice(here: RoomsWorld) -> Non
     assert asked == [True, False, True, False]
 
 
+async def test_rooms_that_others_made_are_counted(here: RoomsWorld, there: RoomsWorld) -> None:
+    repair = here.repair()
+    await here.create("alice", "lobby")
+    await there.create("bob", "den")
+    await repair.check()
+    assert here.counts.room_count == 1
+    await here.clock.advance(10.0)
+    await repair.check()
+    assert here.counts.room_count == 2
+
+
+async def test_while_the_bus_is_down_edges_are_asked_again_and_again(
+    here: RoomsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, repair = here.stream(), here.repair()
+    asked = []
+    for is_up in (True, False, False, False, True):
+        monkeypatch.setattr(here.bus, "is_up", is_up, raising=False)
+        await repair.check()
+        parcel = stream.take()
+        asked.append(parcel is not None and parcel.asks_who_is_here)
+        await here.clock.advance(ASK_INTERVAL_S / 2)
+    assert asked == [False, True, False, True, False]
+
+
 async def test_old_endings_are_forgotten_but_for_the_newest(here: RoomsWorld) -> None:
     room = await here.create("alice", "lobby")
     for name in ("bob", "carol"):
         await here.join(name, room)
         await here.leave(name, room)
-    repair_of(here).start(here.tasks, is_shared=False)
+    here.repair().start(here.tasks, is_shared=False)
     await here.clock.wait_for_sleepers()
     await here.clock.advance(24 * 3_600.0)
     await until(lambda: here.database is not None)

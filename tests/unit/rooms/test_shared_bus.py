@@ -142,6 +142,10 @@ async def test_writers_never_wait_and_what_waits_is_bounded(net: Net) -> None:
     assert here._queued_bytes == 0
 
 
+def test_no_batch_is_longer_than_what_is_read() -> None:
+    assert QUEUE_BYTES_MAX < MESSAGE_BYTES_MAX
+
+
 async def test_a_batch_that_comes_late_is_not_heard(net: Net) -> None:
     """A command to Redis that was given up may be carried out when a frozen server goes on."""
     here, messages = net.buses[0], net.transports[0].messages
