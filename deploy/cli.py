@@ -63,6 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     certs.add_argument("name", metavar="NAME", help="the operator")
     certs.set_defaults(run=_certs)
 
+    backup = commands.add_parser("backup", help="copy everything that people have, while the stack runs or not")
+    restore = commands.add_parser("restore", help="put a backup in the place of a stack that is down")
+    from deploy.backup import arguments
+
+    arguments.add_backup(backup)
+    backup.set_defaults(run=_backup)
+    arguments.add_restore(restore)
+    restore.set_defaults(run=_restore)
+
     for name, text in _FORWARDED.items():
         commands.add_parser(name, help=text)
     return parser
@@ -82,6 +91,18 @@ def _up(parsed: argparse.Namespace) -> int:
     from deploy.local import options, up
 
     return up.run(options.from_arguments(parsed))
+
+
+def _backup(parsed: argparse.Namespace) -> int:
+    from deploy.backup import command
+
+    return command.run_backup(parsed)
+
+
+def _restore(parsed: argparse.Namespace) -> int:
+    from deploy.backup import command
+
+    return command.run_restore(parsed)
 
 
 def _certs(parsed: argparse.Namespace) -> int:

@@ -63,6 +63,11 @@ class Layout:
         return self.run / "lock"
 
     @property
+    def restore_mark(self) -> Path:
+        """There while `parley restore` is at work, and where it was cut off."""
+        return self.data / "restore-in-progress"
+
+    @property
     def prometheus_targets(self) -> Path:
         """What Prometheus is to scrape."""
         return self.run / "prometheus.json"

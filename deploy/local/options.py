@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=CLIENT_PORT, metavar="P", help="first edge's port (default: 8888)")
     parser.add_argument("--edges", type=int, default=1, metavar="N", help="edge processes, on ports P, P+1, …")
     parser.add_argument("--rooms", type=int, default=1, metavar="N", help="rooms processes (default: 1)")
-    _add_server(parser, "database", "PostgreSQL for accounts, rooms and messages (default: SQLite files in the home)")
-    _add_server(parser, "redis", "Redis, by which several rooms processes wake each other")
+    add_server(parser, "database", "PostgreSQL for accounts, rooms and messages (default: SQLite files in the home)")
+    add_server(parser, "redis", "Redis, by which several rooms processes wake each other")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file for the services")
 
 
@@ -75,8 +75,8 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
         raise StartError(f"--port {arguments.port}: the edges' ports must be between 1 and 65535")
     if not arguments.host:
         raise StartError("--host: must not be empty")
-    database = _server(arguments, "database", DATABASE_SCHEMES)
-    redis = _server(arguments, "redis", REDIS_SCHEMES)
+    database = read_server(arguments, "database", DATABASE_SCHEMES)
+    redis = read_server(arguments, "redis", REDIS_SCHEMES)
     if not 1 <= arguments.rooms <= ROOMS_MAX:
         raise StartError(f"--rooms {arguments.rooms}: between 1 and {ROOMS_MAX}")
     if arguments.rooms > 1 and (database is None or redis is None):
@@ -97,7 +97,8 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
     )
 
 
-def _add_server(parser: argparse.ArgumentParser, name: str, purpose: str) -> None:
+def add_server(parser: argparse.ArgumentParser, name: str, purpose: str) -> None:
+    """Declares what `read_server` reads: a URL, and files with a password and an authority."""
     parser.add_argument(f"--{name}", metavar="URL", help=purpose)
     parser.add_argument(
         f"--{name}-password-file", type=Path, metavar="FILE", help="its password: arguments can be read by all users"
@@ -105,7 +106,8 @@ def _add_server(parser: argparse.ArgumentParser, name: str, purpose: str) -> Non
     parser.add_argument(f"--{name}-ca-file", type=Path, metavar="FILE", help="verify it over TLS with this authority")
 
 
-def _server(arguments: argparse.Namespace, name: str, schemes: tuple[str, ...]) -> Server | None:
+def read_server(arguments: argparse.Namespace, name: str, schemes: tuple[str, ...]) -> Server | None:
+    """The server that the arguments name. Raises StartError, naming the argument."""
     url = getattr(arguments, name)
     files = {key: getattr(arguments, f"{name}_{key}") for key in ("password_file", "ca_file")}
     for key, path in files.items():

@@ -42,6 +42,10 @@ def run(options: Options) -> int:
     except OSError as error:
         raise StartError(f"--home {options.home}: {error}") from error
     try:
+        if layout.restore_mark.exists():
+            raise StartError(
+                f"--home {options.home}: a restore was cut off; run `parley restore` again, with --overwrite"
+            )
         layout.remove_stale()
         asyncio.run(_run(options, layout, home_lock))
     finally:

@@ -10,18 +10,21 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from services.common.db.engines import make_engine, sqlite_path, translate
 from services.common.db.postgres import PostgresAccess, lock_for_migration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
 
 _ENVIRONMENT: Final = Path(__file__).with_name("alembic")
 
@@ -35,6 +38,32 @@ def migrate(url: str, script_location: Path, *, access: PostgresAccess | None = 
 
     Raises MigrationError, and ParleyError `unavailable` where the storage fails.
     """
+    config = _configuration(script_location)
+    with _open(url, script_location, access) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def rebuild(
+    url: str, script_location: Path, *, access: PostgresAccess, revision: str, fill: Callable[[Any], object]
+) -> None:
+    """Replaces all tables of a PostgreSQL schema by empty ones of `revision`, which `fill(psycopg connection)` fills.
+
+    One transaction: where anything fails, the old ones are still there. Raises as `migrate` does, and what `fill` does.
+    """
+    config = _configuration(script_location)
+    with _open(url, script_location, access) as connection:
+        names = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = :s"), {"s": access.schema})
+        for name in names.all():
+            connection.execute(text(f'DROP TABLE {access.schema}."{name}" CASCADE'))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        fill(connection.connection.driver_connection)
+        connection.commit()
+
+
+def _configuration(script_location: Path) -> Config:
     versions = script_location / "versions"
     if not versions.is_dir():
         raise MigrationError(f"no migrations in {versions}")
@@ -42,16 +71,20 @@ def migrate(url: str, script_location: Path, *, access: PostgresAccess | None = 
     config.set_main_option("path_separator", "newline")
     config.set_main_option("script_location", _escape(_ENVIRONMENT))
     config.set_main_option("version_locations", _escape(versions))
+    return config
+
+
+@contextlib.contextmanager
+def _open(url: str, script_location: Path, access: PostgresAccess | None) -> Iterator[Connection]:
+    """A connection that no other instance migrates beside; failures come out as `migrate` says."""
     engine = make_engine(url, pool_size=1, is_reader=False, access=access)
     try:
         with _lock(url), engine.connect() as connection:
             if access is not None and connection.dialect.name == "postgresql":
                 lock_for_migration(connection, access.schema)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+            yield connection
     except CommandError as error:
-        raise MigrationError(f"{versions}: {error}") from error
+        raise MigrationError(f"{script_location / 'versions'}: {error}") from error
     except Exception as error:
         translated = translate(error)
         if translated is error:
