@@ -34,8 +34,8 @@ def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Stacks that the test starts itself; ended afterwards."""
     made: list[Stack] = []
 
-    def make(**options: object) -> Stack:
-        made.append(Stack(tmp_path / f"home{len(made)}", **options))  # type: ignore[arg-type]
+    def make(*, home: Path | None = None, **options: object) -> Stack:
+        made.append(Stack(home or tmp_path / f"home{len(made)}", **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
