@@ -126,6 +126,7 @@ def _copy_certificates(places: Places, part: Path) -> dict[str, tuple[int, str]]
     names = sorted(
         path.name
         for path in places.certificates.iterdir()
-        if path.is_file() and not path.name.startswith(".") and path != places.pepper
+        # Passwords of databases stay with their databases.
+        if path.suffix == ".pem" and path.is_file() and not path.name.startswith(".")
     )
     return {f"{CERTIFICATES}/{name}": copy(places.certificates / name, part / CERTIFICATES / name) for name in names}

@@ -98,3 +98,39 @@ def test_what_was_written_survives_down_and_up(stack: Compose, tmp_path: Path) -
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert "kept for later" in again.stdout
+
+
+def test_backup_wipe_restore(stack: Compose, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("correct horse battery")
+
+    def chat(*lines: str, room: str | None = None) -> str:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "deploy.cli", "chat", f"127.0.0.1:{stack.port}", "--ca", str(stack.ca), "--plain",
+                "--user", "saver", "--password-file", str(password), "--register", *(["--room", room] if room else []),
+            ],
+            cwd=ROOT, input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    tool = ("run", "--rm", "-T", "backup", "parley")
+    chat("/create attic", "before the backup")
+    said = stack.compose(*tool, "backup", "--certificates", "/var/lib/parley/backups/one")
+    assert "digest " in said
+    chat("after the backup", room="attic")
+    stack.compose("stop", "haproxy", "edge", "auth", "rooms-1", "rooms-2")
+    volumes = [f"{stack.project}_files", f"{stack.project}_auth-data"]
+    wipe = [f"--volume={volume}:/wipe/{number}" for number, volume in enumerate(volumes)]
+    docker("run", "--rm", "--user", "0", *wipe, "parley:test", "sh", "-c", "rm -rf /wipe/*/*")
+    wiped = "DROP SCHEMA rooms CASCADE; DROP SCHEMA auth CASCADE; CREATE SCHEMA rooms AUTHORIZATION rooms;"
+    stack.compose(
+        "exec", "-T", "postgres", "psql", "-q", "-d", "parley", "-c", f"{wiped} CREATE SCHEMA auth AUTHORIZATION auth;"
+    )
+    said = stack.compose(*tool, "restore", "--certificates", "/var/lib/parley/backups/one")
+    assert "restored " in said
+    stack.up()
+    history = chat("/history", room="attic")
+    assert "before the backup" in history
+    assert "after the backup" not in history
