@@ -166,6 +166,11 @@ def test_services_log_json_where_the_engine_collects_it(stack: Compose) -> None:
     assert "ready" in [json.loads(line)["event"] for line in lines]
 
 
+def test_operators_see_every_process(stack: Compose) -> None:
+    answer = json.loads(stack.compose("run", "--rm", "-T", "operator", "--json", "processes"))
+    assert len(answer["processes"] if isinstance(answer, dict) else answer) == 6
+
+
 def test_a_third_edge_is_found_by_haproxy_and_a_removed_one_forgotten(stack: Compose) -> None:
     eventually(lambda: stack.edges_up() == 2, timeout_s=20)
     stack.up("--scale", "edge=3")
