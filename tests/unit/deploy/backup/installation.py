@@ -106,3 +106,7 @@ class Installation:
         manifests.verify(backup, manifest)
         request = Request(backup, manifest, certificates, overwrite)
         return restore(request, self.places, data=self.layout.data, mark=self.layout.restore_mark, now=NOW)
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
