@@ -47,7 +47,9 @@ class ServiceConfig:
     """What every service is told. A service's own dataclass adds to it and checks itself in `__post_init__`.
 
     `listen` is the gRPC address; port 0 takes a free one. `ca` verifies the other services; `home` is where the
-    stack keeps its data. `otlp_endpoint` ("host:port") is where metrics go, None keeps them here.
+    stack keeps its data. `otlp_endpoint` ("host:port") is where metrics, spans and logs go, None keeps them here.
+    `trace_ratio` of all messages and commands is traced, but begun for at most `trace_rate_max` of them a second in one
+    process; what fails or takes longer than `trace_slow_s` is traced as well, at most as often.
     """
 
     name: str
@@ -60,6 +62,9 @@ class ServiceConfig:
     log_level: str = "info"
     otlp_endpoint: str | None = None
     metrics_interval_s: float = 10.0
+    trace_ratio: float = 0.01
+    trace_rate_max: float = 20.0
+    trace_slow_s: float = 1.0
     prometheus_listen: str = "127.0.0.1:0"
     ready_file: Path | None = None
     stop_grace_s: float = 5.0
@@ -82,6 +87,11 @@ class ServiceConfig:
                     raise ValueError(f"{key}: {error}") from None
         if self.metrics_interval_s <= 0:
             raise ValueError("metrics_interval_s: must be above 0")
+        if not 0 <= self.trace_ratio <= 1:
+            raise ValueError("trace_ratio: must be 0 to 1")
+        for key in ("trace_rate_max", "trace_slow_s"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key}: must be above 0")
         if self.stop_grace_s < 0:
             raise ValueError("stop_grace_s: must not be negative")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TRUST_DOMAIN: Final = "parley"
 SERVICES: Final = frozenset({"edge", "auth", "rooms", "metrics"})
 ADMIN: Final = "admin"
+EDGE: Final = "edge"
 KINDS: Final = SERVICES | {ADMIN}
 # Names end up in file names and logs; 64 is room enough for a person or a host.
 _ADMIN_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")

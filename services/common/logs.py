@@ -1,6 +1,7 @@
 """Structured logs: one JSON line an event, on stderr and in a file that all processes share.
 
 Log ids, never secrets or texts. As a last resort the values of keys that are named like a secret are blanked here.
+A line that is logged within a span carries its trace and span ids. Lines may be handed over to somebody else as well.
 Records of the standard library's loggers (grpc, sqlalchemy, opentelemetry) come the same way, warnings and up.
 """
 
@@ -10,14 +11,16 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
+from opentelemetry import trace
 
 from services.common.log_file import LogFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import MutableMapping
     from pathlib import Path
 
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -31,6 +34,9 @@ _VALUE_CHARS_MAX: Final = 8_000
 # A deeper value is a mistake too, or refers to itself.
 _DEPTH_MAX: Final = 8
 _in_force: Final = ["info"]
+# Takes each event, cleaned; must not wait, raise or log.
+Taker = Callable[[Mapping[str, Any]], object]
+_taker: Final[list[Taker | None]] = [None]
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -46,11 +52,13 @@ def configure(service: str, *, level: str = "info", file: Path | None = None) ->
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_trace,
             structlog.processors.add_log_level,
             _add_names(service),
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
             redact,
+            _hand_over,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -76,6 +84,26 @@ def set_level(wanted: str) -> None:
     # Loggers look their settings up at each event (cache_logger_on_first_use is off), so they all follow.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[wanted]))
     _in_force[0] = wanted
+
+
+def hand_over(taker: Taker | None) -> None:
+    """From now on `taker` is given each event; None: nobody is."""
+    _taker[0] = taker
+
+
+def _hand_over(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if (taker := _taker[0]) is not None:
+        taker(event)
+    return event
+
+
+def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Adds the ids of the span that the event happens in, where there is one."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = f"{context.trace_id:032x}"
+        event["span_id"] = f"{context.span_id:016x}"
+    return event
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,7 +1,8 @@
-"""Sends metrics to the metrics service over OTLP and mutual TLS, and stays calm when it is not there.
+"""Sends metrics, spans and logs to the metrics service over OTLP and mutual TLS, and stays calm when it is not there.
 
-OpenTelemetry's own exporter tries again with growing pauses and a log line for each, inside the export. Cumulative
-metrics need no second try: the next export, seconds later, holds everything that this one did.
+OpenTelemetry's own exporters try again with growing pauses and a log line for each, inside the export. Cumulative
+metrics need no second try: the next export, seconds later, holds everything that this one did. Spans and logs are not
+worth one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 
 from services.common import rpc_options
@@ -20,7 +25,11 @@ from services.common.rpc_client import name_options
 from services.common.tls import channel_credentials
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from services.common.config import ServiceConfig
 
@@ -29,41 +38,71 @@ EXPORT_TIMEOUT_S: Final = 1.5
 _log = get_logger(__name__)
 
 
-class OtlpExporter(MetricExporter):
+class OtlpClient:
     """One attempt for each export; a line in the log when the metrics service goes, and one when it is back."""
 
     def __init__(self, endpoint: str, config: ServiceConfig) -> None:
-        super().__init__()
         self._endpoint = endpoint
         self._channel = grpc.secure_channel(
             endpoint, channel_credentials(config), options=[*rpc_options.CHANNEL, *name_options("metrics")]
         )
-        self._export = MetricsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+        self._metrics = MetricsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+        self._spans = TraceServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+        self._logs = LogsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
         self._is_reachable = True
         self._closing = threading.Event()
 
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
-        """Sends the metrics, once."""
+    def send_metrics(self, data: MetricsData, timeout_s: float) -> bool:
+        """Sends metrics; returns whether they arrived."""
+        return self._call(self._metrics, encode_metrics(data), timeout_s) is not None
+
+    def send_spans(self, spans: Sequence[ReadableSpan]) -> int:
+        """Sends spans; returns how many were lost."""
+        response = self._call(self._spans, encode_spans(spans), EXPORT_TIMEOUT_S)
+        return len(spans) if response is None else int(response.partial_success.rejected_spans)
+
+    def send_logs(self, records: Sequence[ReadableLogRecord]) -> int:
+        """Sends log records; returns how many were lost."""
+        response = self._call(self._logs, encode_logs(records), EXPORT_TIMEOUT_S)
+        return len(records) if response is None else int(response.partial_success.rejected_log_records)
+
+    def close(self) -> None:
+        """Ends an export that is under way, and closes the channel."""
+        self._closing.set()
+        self._channel.close()
+
+    def _call(self, export: Any, request: Any, timeout_s: float) -> Any:
         if self._closing.is_set():
-            return MetricExportResult.FAILURE
+            return None
         try:
-            self._export(encode_metrics(metrics_data), timeout=min(EXPORT_TIMEOUT_S, timeout_millis / 1_000))
+            response = export(request, timeout=min(EXPORT_TIMEOUT_S, timeout_s))
         except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed meanwhile
             if self._is_reachable and not self._closing.is_set():
+                self._is_reachable = False
                 reason = error.code().name if isinstance(error, grpc.Call) else str(error)
                 _log.warning("metrics cannot be sent", endpoint=self._endpoint, reason=reason)
-            self._is_reachable = False
-            return MetricExportResult.FAILURE
+            return None
         if not self._is_reachable:
             _log.info("metrics are sent again", endpoint=self._endpoint)
         self._is_reachable = True
-        return MetricExportResult.SUCCESS
+        return response
+
+
+class OtlpExporter(MetricExporter):
+    """The exporter of OpenTelemetry's metric reader."""
+
+    def __init__(self, client: OtlpClient) -> None:
+        super().__init__()
+        self._client = client
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
+        """Sends the metrics, once."""
+        is_sent = self._client.send_metrics(metrics_data, timeout_millis / 1_000)
+        return MetricExportResult.SUCCESS if is_sent else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Nothing is held back here."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """Ends an export that is under way, and closes the channel."""
-        self._closing.set()
-        self._channel.close()
+        """The client is closed by whoever made it."""

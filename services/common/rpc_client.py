@@ -14,6 +14,7 @@ import grpc.aio
 from services.common import rpc_options
 from services.common.identity import SERVICES
 from services.common.interceptors import DEFAULT_DEADLINE_S, DeadlineInterceptor
+from services.common.rpc_spans import client_spans
 from services.common.tls import channel_credentials
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def open_channel(
             *name_options(server),
             ("grpc.service_config", _service_config(idempotent_methods)),
         ],
-        interceptors=[*([vigil] if vigil else ()), DeadlineInterceptor(deadline_s)],
+        interceptors=[*client_spans(), *([vigil] if vigil else ()), DeadlineInterceptor(deadline_s)],
     )
 
 

@@ -26,6 +26,7 @@ from services.common.config import split_host_port
 from services.common.identity import ADMIN, KINDS
 from services.common.interceptors import GuardInterceptor
 from services.common.reflection import add_reflection
+from services.common.rpc_spans import ServerSpans
 from services.common.tasks import TaskSet
 from services.common.tls import server_credentials
 
@@ -75,6 +76,7 @@ class RpcServer:
         self.port = 0
         self.grpc: grpc.aio.Server = grpc.aio.server(
             interceptors=[
+                ServerSpans(),
                 AuditInterceptor(config.audit_file, process=config.name, allow={**allow, **_TOOLS}),
                 GuardInterceptor({**allow, **_TOOLS}),
                 *interceptors,

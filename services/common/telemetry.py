@@ -1,8 +1,8 @@
-"""Metrics out: to the metrics service over OTLP, and to whoever scrapes Prometheus text.
+"""Metrics, spans and logs out: to the metrics service over OTLP; metrics also to whoever scrapes Prometheus text.
 
-Both read the same `Counters`. Nothing here may block or stop the service: exporting happens in a thread of its own,
-with short deadlines, and a metrics service that is down is worth one line in the log when it goes and one when it is
-back.
+Both ways out of metrics read the same `Counters`. Nothing here may block or stop the service: exporting happens in
+threads of its own, with short deadlines, and a metrics service that is down is worth one line in the log when it goes
+and one when it is back.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import prometheus_client
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from services.common import log_records, logs, tracing
 from services.common.config import split_host_port
 from services.common.counters import Counter, Counters, Family, Gauge, Histogram, Kind
+from services.common.export_queue import ExportQueue
 from services.common.logs import get_logger
-from services.common.otlp_exporter import OtlpExporter
+from services.common.otlp_exporter import OtlpClient, OtlpExporter
+from services.common.resource import resource_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -42,7 +44,7 @@ _log = get_logger(__name__)
 
 
 class Telemetry:
-    """The process's metrics: `counters` to count with, and everything that carries them out.
+    """The process's metrics: `counters` to count with, and everything that carries them, spans and logs out.
 
     telemetry = Telemetry(config, "edge")
     accepted = telemetry.counters.counter("parley.edge.connections.accepted", "1", "Accepted connections.")
@@ -54,8 +56,10 @@ class Telemetry:
     def __init__(self, config: ServiceConfig, service: str, *, counters: Counters | None = None) -> None:
         self._config = config
         self.counters = counters if counters is not None else Counters()
-        self._resource = Resource({"service.name": service, "service.instance.id": config.name})
+        self._resource = resource_of(service, config.name)
+        self._client: OtlpClient | None = None
         self._provider: MeterProvider | None = None
+        self._queues: list[ExportQueue[Any]] = []
         self._web: tuple[WSGIServer, threading.Thread] | None = None
         self.prometheus_address = ""
 
@@ -68,26 +72,53 @@ class Telemetry:
         port = self._web[0].server_port
         self.prometheus_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if self._config.otlp_endpoint is not None:
-            reader = PeriodicExportingMetricReader(
-                OtlpExporter(self._config.otlp_endpoint, self._config),
-                export_interval_millis=self._config.metrics_interval_s * 1_000,
-            )
-            self._provider = MeterProvider([reader], resource=self._resource, shutdown_on_exit=False)
-            meter = self._provider.get_meter("parley")
-            self.counters.subscribe(lambda family: _instrument(meter, family))
+            self._client = client = OtlpClient(self._config.otlp_endpoint, self._config)
+            self._start_metrics(client)
+            spans = self._queue("spans", client.send_spans)
+            tracing.install(tracing.Tracing(resource=self._resource, put=spans.put, slow_s=self._config.trace_slow_s))
+            records = self._queue("logs", client.send_logs)
+            logs.hand_over(log_records.to_queue(records.put, self._resource))
         return self.prometheus_address
+
+    def _start_metrics(self, client: OtlpClient) -> None:
+        reader = PeriodicExportingMetricReader(
+            OtlpExporter(client), export_interval_millis=self._config.metrics_interval_s * 1_000
+        )
+        self._provider = MeterProvider([reader], resource=self._resource, shutdown_on_exit=False)
+        meter = self._provider.get_meter("parley")
+        self.counters.subscribe(lambda family: _instrument(meter, family))
+
+    def _queue(self, kind: str, send: Callable[[list[Any]], int]) -> ExportQueue[Any]:
+        counter = self.counters.counter
+        queue: ExportQueue[Any] = ExportQueue(
+            send,
+            name=f"telemetry-{kind}",
+            sent=counter("parley.telemetry.sent", "1", "Spans and log records sent.", attributes={"kind": kind}),
+            lost=counter("parley.telemetry.lost", "1", "Spans and log records lost.", attributes={"kind": kind}),
+        )
+        self._queues.append(queue)
+        queue.start()
+        return queue
 
     async def shutdown(self) -> None:
         """Sends the last numbers, in at most two seconds, and ends. Idempotent."""
         provider, self._provider = self._provider, None
         web, self._web = self._web, None
+        queues, self._queues = self._queues, []
+        client, self._client = self._client, None
+        tracing.install(None)
+        logs.hand_over(None)
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
 
         def close() -> None:
             try:
+                for queue in queues:
+                    queue.close(SHUTDOWN_S / 2)
                 if provider is not None:
                     provider.shutdown(timeout_millis=SHUTDOWN_S * 1_000)
+                if client is not None:
+                    client.close()
                 loop.call_soon_threadsafe(closed.set)
                 if web is not None:  # takes half a second, for which nobody needs to wait
                     web[0].shutdown()

@@ -92,6 +92,10 @@ class Audience:
         """Whether nobody here is in the room."""
         return not (self.live or self.live_v1 or self.waiting or self.replaying)
 
+    def has_given(self, seq: int) -> bool:
+        """Whether a message has gone to all that it goes to."""
+        return seq <= (self.position if self.sweep is None else self.sweep.before)
+
     def add_live(self, subscriber: Subscriber, start: int) -> None:
         """A connection gets what comes next."""
         (self.live_v1 if subscriber.version == 1 else self.live)[subscriber] = start

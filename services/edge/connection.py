@@ -16,7 +16,7 @@ from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.common.wire.events import text_stored_frame
 from services.common.wire.frames import Chunk, FrameDecoder
-from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
+from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, TracedText, User, failure
 from services.edge.hub import Subscriber
 from services.edge.ports import Room
 from services.edge.qos.classes import QosClass
@@ -32,9 +32,7 @@ _READ_BYTES: Final = 65_536
 """Read from one connection at a time. asyncio's other way of reading makes an object of 256 KiB for every read."""
 
 _BUFFER: Final = memoryview(bytearray(_READ_BYTES))
-
 _HIGH: Final = QosClass.HIGH
-
 _log = get_logger(__name__)
 
 
@@ -327,11 +325,13 @@ class Connection(asyncio.BufferedProtocol):
             elif kind is Pulse:
                 rooms = {} if self._subscriber is None else self._shared.hub.bookmarks(self._subscriber)
                 self.reply(Reply("heartbeat", {"rooms": rooms}, decision.re, lane=QosClass.CRITICAL))  # type: ignore[union-attr]
+            elif isinstance(decision, TracedText):
+                self._shared.spans.wish(decision)
+                self._offer_text(decision, now)
+            elif isinstance(decision, Close) and decision.reason is not None:
+                self.close(decision.reason)
             elif isinstance(decision, Close):
-                if decision.reason is not None:
-                    self.close(decision.reason)
-                else:
-                    self._end(b"")
+                self._end(b"")
 
     def _offer_text(self, text: Text, now: float) -> None:
         text.connection = self
@@ -339,15 +339,14 @@ class Connection(asyncio.BufferedProtocol):
         if retry_after_s is None:
             self._shared.traffic.texts_received.add()
         else:
+            self._shared.spans.refused(text, ErrorCode.OVERLOADED)
             text.refuse(ErrorCode.OVERLOADED, OVERLOADED, retry_after_s, now)
 
     def _offer_command(self, command: Command, now: float) -> None:
         command.connection = self
-        if (retry_after_s := self._shared.pump.offer_command(command, now)) is not None:
-            reply = failure(
-                command.request.type, command.re, ErrorCode.OVERLOADED, OVERLOADED, retry_after_s=retry_after_s
-            )
-            self.complete(command, reply)
+        if (wait_s := self._shared.pump.offer_command(command, now)) is not None:
+            kind = command.request.type
+            self.complete(command, failure(kind, command.re, ErrorCode.OVERLOADED, OVERLOADED, retry_after_s=wait_s))
 
     def reply(self, reply: Reply) -> None:
         """Send a frame."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable
 from functools import partial
 
@@ -17,9 +18,11 @@ from services.edge.decisions import Command
 from services.edge.flusher import Flusher
 from services.edge.hub import Hub
 from services.edge.instances import Instances
+from services.edge.message_spans import MessageSpans
 from services.edge.publisher import Publisher
 from services.edge.qos.pump import Pump
 from services.edge.routes import Routes
+from services.edge.sampling import Sampler
 from services.edge.traffic import Traffic
 
 
@@ -46,16 +49,12 @@ class Core:
         self._clock = clock
         self.call_soon = asyncio.get_running_loop().call_soon
         self.bell = asyncio.Event()
-        self.hub = Hub(
-            wake=self._wake_flusher,
-            wake_feed=self._wake_feeds,
-            number=number,
-            delivered=traffic.delivered,
-            send_file=send_file,
-        )
+        wake, wake_feed, delivered = self._wake_flusher, self._wake_feeds, traffic.delivered
+        self.hub = Hub(wake=wake, wake_feed=wake_feed, number=number, delivered=delivered, send_file=send_file)
         self.flusher = Flusher(
             call_soon=self.call_soon, deliver=self._deliver, frames=traffic.frames_sent, bytes_=traffic.bytes_sent
         )
+        self.spans = self._make_spans(config)
         make_publisher = partial(
             Publisher,
             boot_id=boot_id,
@@ -65,6 +64,7 @@ class Core:
             timeout_s=config.publish_timeout_s,
             count_stored=traffic.count_stored,
             next_number=itertools.count(1).__next__,
+            spans=self.spans,
         )
         self.instances: Instances | None = None
         self.publisher: Publisher | Instances
@@ -90,6 +90,15 @@ class Core:
             waits=traffic.queue_waits,
             accepted=traffic.queue_accepted,
             refused=traffic.queue_refused,
+        )
+
+    def _make_spans(self, config: EdgeConfig) -> MessageSpans:
+        return MessageSpans(
+            Sampler(ratio=config.trace_ratio, rate_max=config.trace_rate_max, uniform=random.random),
+            clock=self._clock,
+            recipients=lambda room_id: len(self.hub.subscribers(room_id)),
+            has_given=self.hub.has_given,
+            after_turn=self.call_soon,
         )
 
     def _wake_feeds(self) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from services.common.wire.codes import ErrorCode
 from services.common.wire.envelope import RequestId
 from services.common.wire.requests import Request
+from services.common.wire.trace_context import parse_traceparent
 from services.edge.qos.classes import QosClass
 from services.edge.runs import Run
 
@@ -86,6 +87,12 @@ class Text(msgspec.Struct, gc=False):
         self.connection.text_refused(self, code, message, retry_after_s, now)
 
 
+class TracedText(Text, gc=False):
+    """A text that its client wants traced; `context` is that of the client's span."""
+
+    context: bytes = b""
+
+
 class Close(msgspec.Struct, frozen=True):
     """Say goodbye with `reason`, where there is one, and close the connection."""
 
@@ -93,6 +100,18 @@ class Close(msgspec.Struct, frozen=True):
 
 
 Decision = Reply | Pulse | Command | Text | Close
+
+
+def traced(decisions: list[Decision], traceparent: str) -> list[Decision]:
+    """The decisions with each text as one that is traced, if the client has said so in the right form."""
+    context = parse_traceparent(traceparent)
+    if context is None:
+        return decisions
+    return [
+        TracedText(**msgspec.structs.asdict(decision), context=context) if type(decision) is Text else decision
+        for decision in decisions
+    ]
+
 
 _OWN_RESPONSE = {
     "register_request": "register_response",

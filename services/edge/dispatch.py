@@ -10,6 +10,7 @@ from services.common.logs import get_logger
 from services.common.tasks import TaskSet
 from services.common.wire.codes import ErrorCode
 from services.common.wire.events import iso_time
+from services.edge.command_spans import CommandSpans
 from services.edge.decisions import Command, Reply, failure
 from services.edge.handlers import Gone, Handlers
 
@@ -23,11 +24,12 @@ _log = get_logger(__name__)
 
 
 class Dispatcher:
-    """Runs commands."""
+    """Runs commands, with `spans` around those that are traced."""
 
-    def __init__(self, handlers: Handlers, tasks: TaskSet) -> None:
+    def __init__(self, handlers: Handlers, tasks: TaskSet, spans: CommandSpans) -> None:
         self._handlers = handlers
         self._tasks = tasks
+        self._spans = spans
 
     def start(self, command: Command, done: Callable[[], None]) -> None:
         """Begin a command; its connection is told the reply. `done` is called at the end, whatever the end."""
@@ -35,7 +37,8 @@ class Dispatcher:
 
     async def _run(self, command: Command, done: Callable[[], None]) -> None:
         try:
-            reply = await self._answer(command)
+            with self._spans.around(command) as watched:
+                reply = watched.reply = await self._answer(command)
             if reply is not None:
                 command.connection.complete(command, reply)
         finally:

@@ -17,6 +17,7 @@ from services.common.tasks import TaskSet
 from services.common.wire import limits
 from services.edge.admission import Admission
 from services.edge.balancers import Balancers
+from services.edge.command_spans import CommandSpans
 from services.edge.config import EdgeConfig
 from services.edge.connection import Connection
 from services.edge.core import Core
@@ -98,18 +99,11 @@ class Edge:
         )
         replays = Replays(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock)
         commands = partial(Handlers, auth=auth, rooms=rooms, departures=self._departures, replays=replays, clock=clock)
-        self._dispatcher = Dispatcher(commands(files=self._files.table), self._tasks)
+        spans = CommandSpans(self._core.spans.sampler, clock)
+        self._dispatcher = Dispatcher(commands(files=self._files.table), self._tasks, spans)
         shared = self._share(rules, traffic, number)
         self._listener = self._make_listener(shared, context)
-        make_feed = partial(
-            Feed,
-            edge_name=config.name,
-            boot_id=boot_id,
-            present=self._present,
-            on_removed=Removals(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock).removed,
-            clock=clock,
-        )
-        self._feeds = Feeds(self._core, config.rooms_targets, make_feed, open_stream)
+        self._feeds = self._make_feeds(rooms, open_stream, boot_id)
         self._leases = Leases(
             auth, session_ids=lambda: self._directory.session_ids, on_ended=self._end_session, clock=clock
         )
@@ -117,7 +111,13 @@ class Edge:
             directory=self._directory, publisher=self._core.publisher, buckets=shared.buckets, clock=clock
         )
         self._loop_watch = LoopWatch(counters, clock)
-        self.servicer = EdgeAdminServicer(directory=self._directory, pump=self._core.pump, drain=self.drain)
+        self.servicer = EdgeAdminServicer(
+            directory=self._directory,
+            pump=self._core.pump,
+            drain=self.drain,
+            sampler=self._core.spans.sampler,
+            clock=clock,
+        )
         report(counters, admission=shared.admission, directory=self._directory, core=self._core)
 
     def start(self) -> int:
@@ -163,6 +163,19 @@ class Edge:
         while not is_done() and self._clock.monotonic() < until:
             await self._clock.sleep(_POLL_S)
 
+    def _make_feeds(self, rooms: RoomsBackend, open_stream: Callable[[str], Stream], boot_id: str) -> Feeds:
+        removals = Removals(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=self._clock)
+        make_feed = partial(
+            Feed,
+            edge_name=self._config.name,
+            boot_id=boot_id,
+            present=self._present,
+            on_removed=removals.removed,
+            clock=self._clock,
+            spans=self._core.spans,
+        )
+        return Feeds(self._core, self._config.rooms_targets, make_feed, open_stream)
+
     def _share(self, rules: Rules, traffic: Traffic, number: Callable[[], int]) -> Shared:
         config = self._config
         return Shared(
@@ -187,6 +200,7 @@ class Edge:
             departures=self._departures,
             buckets=UserBuckets(rate=config.text_rate, burst=config.text_burst),
             traffic=traffic,
+            spans=self._core.spans,
             number=number,
             call_soon=self._core.call_soon,
         )

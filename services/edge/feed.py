@@ -24,6 +24,7 @@ from services.common.wire.events import Message
 from services.edge.backends import file_data
 from services.edge.decisions import User
 from services.edge.hub import Follow
+from services.edge.message_spans import NoSpans, TextSpans
 from services.edge.publisher import Publisher
 
 _BACKOFF_FIRST_S: Final = 0.05
@@ -98,6 +99,7 @@ class Feed:
         on_removed: Callable[[str, str, int], object],
         clock: Clock,
         on_live: Callable[[bool], object] = lambda _: None,
+        spans: TextSpans | None = None,
     ) -> None:
         self._edge_name = edge_name
         self._boot_id = boot_id
@@ -110,6 +112,7 @@ class Feed:
         self._bell = bell
         self._must_announce = False
         self._on_live = on_live
+        self._spans = spans or NoSpans()
         self._stream: Stream | None = None
         self._heard_at = 0.0
         self.is_connected = False
@@ -232,6 +235,8 @@ class Feed:
             for seq, file in room.files.items():
                 messages[seq - room.first_seq].file = file_data(file)
             self._hub.receive(room.room_id, room.epoch, messages, now)
+            if room.traces:
+                self._spans.received(room.room_id, room.epoch, room.traces)
         for change in response.presence_changes:
             action = _ACTIONS.get(change.action)
             if action is not None:

@@ -288,6 +288,10 @@ class Hub:
             room.sweep = None
         return len(recipients)
 
+    def has_given(self, room_id: str, seq: int) -> bool:
+        """Whether all who see a room have been given a message; so it is where nobody does."""
+        return room_id not in self._rooms or self._rooms[room_id].has_given(seq)
+
     def announce(self, room_id: str, action: str, *, username: str, online: int, now: float) -> None:
         """Tell a room's connections who came or went.
 

@@ -20,6 +20,7 @@ from parley.rooms.v1 import feed_pb2
 
 from services.common.wire.codes import ErrorCode
 from services.edge.decisions import Text
+from services.edge.message_spans import NoSpans, TextSpans
 
 _MESSAGES: Final = {
     ErrorCode.NOT_A_MEMBER: "you are not a member of this room",
@@ -56,7 +57,7 @@ class Publisher:
     `wake_feed()` is called when `fill` has something to give, `on_room()` when texts were resolved and `has_room` may
     be true again, `count_stored(seconds, count)` for texts that were stored after so long. Each text's connection is
     told its outcome by `text_stored` or `text_refused`. Times are monotonic. Publishers between which texts move share
-    `next_number`.
+    `next_number` and `spans`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Publisher:
         on_room: Callable[[], object],
         count_stored: Callable[[float, int], object],
         next_number: Callable[[], int] | None = None,
+        spans: TextSpans | None = None,
     ) -> None:
         self._key_prefix = f"e{boot_id}-"
         self._texts_max = texts_max
@@ -81,6 +83,7 @@ class Publisher:
         self._on_room = on_room
         self._count_stored = count_stored
         self._next_number = next_number or count(1).__next__
+        self._spans = spans or NoSpans()
         self._pending: dict[int, Text] = {}
         self._bytes = 0
         self._unwritten: list[Text] = []
@@ -178,10 +181,14 @@ class Publisher:
         columns.usernames.extend([text.username for text in texts])
         columns.texts.extend([text.text for text in texts])
         columns.keys.extend(["c" + text.key if text.key is not None else prefix + str(text.number) for text in texts])
+        for number, context in self._spans.written(texts).items():
+            columns.traces[number] = context
 
     def resolve(self, stored: feed_pb2.Stored, results: Sequence[feed_pb2.PublishResult], now: float) -> None:
         """Rooms has said what became of some texts. What was given up already is ignored."""
         pending = self._pending
+        if stored.numbers:
+            self._spans.stored(stored.numbers, stored.epochs, stored.seqs, pending.get(stored.numbers[0]))
         new = zip(stored.numbers, stored.epochs, stored.seqs, stored.sent_at_ms, strict=True)
         since, same = now, 0  # texts that came in one read have one time: they are counted together
         for number, epoch, seq, sent_at_ms in new:
@@ -202,9 +209,11 @@ class Publisher:
             self._bytes -= text.size
             if result.error_code:
                 code = _code(result.error_code)
+                self._spans.refused(text, code)
                 text.refuse(code, refusal_text(code), result.retry_after_s or None, now)
                 continue
             self._count_stored(now - text.received_at, 1)
+            self._spans.stored([result.number], [result.epoch], [result.seq], None)
             text.connection.text_stored(text, result.epoch, result.seq, result.sent_at_ms, result.duplicate, now)
         if results:
             self._cut_off(now)
@@ -243,6 +252,7 @@ class Publisher:
     def _refuse(self, texts: Iterable[Text], now: float) -> None:
         for text in texts:
             code = ErrorCode.UNKNOWN_OUTCOME if text.is_written else ErrorCode.UNAVAILABLE
+            self._spans.refused(text, code)
             text.refuse(code, refusal_text(code), None, now)
 
     def _settle(self) -> None:

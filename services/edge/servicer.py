@@ -18,12 +18,14 @@ from services.edge.directory import Directory
 from services.edge.qos.classes import QosClass
 from services.edge.qos.pump import ClassUpdate, Pump
 from services.edge.qos.scheduler import ClassSnapshot
+from services.edge.sampling import Sampler, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     import grpc.aio
 
+    from services.common.clock import Clock
     from services.edge.connection import Connection
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,6 +35,13 @@ PAGE_SIZE_MAX: Final = 1_000
 
 DRAIN_S_MAX: Final = 60.0
 """Longer than any text waits for its answer and any client for its goodbye."""
+
+TRACING_S_DEFAULT: Final = 600.0
+TRACING_S_MAX: Final = 86_400.0
+"""Nobody looks at traces for longer than a day; the targets are looked for in every text."""
+
+NAME_CHARS_MAX: Final = 64
+"""Ids and usernames are shorter."""
 
 _DIGITS_MAX: Final = 18
 """What fits into 64 bits."""
@@ -47,11 +56,19 @@ class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
     """`parley.edge.v1.EdgeAdminService`."""
 
     def __init__(
-        self, *, directory: Directory[Connection], pump: Pump, drain: Callable[[float], Coroutine[Any, Any, None]]
+        self,
+        *,
+        directory: Directory[Connection],
+        pump: Pump,
+        drain: Callable[[float], Coroutine[Any, Any, None]],
+        sampler: Sampler,
+        clock: Clock,
     ) -> None:
         self._directory = directory
         self._pump = pump
         self._drain = drain
+        self._sampler = sampler
+        self._clock = clock
 
     async def ListConnections(  # noqa: N802
         self, request: edge_pb2.ListConnectionsRequest, _: Context
@@ -127,6 +144,46 @@ class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
         _log.info("quality of service changed", operator=str(peer_identity(context)))
         return edge_pb2.UpdateQosResponse(qos=self._qos())
 
+    async def GetTracing(self, _: edge_pb2.GetTracingRequest, __: Context) -> edge_pb2.GetTracingResponse:  # noqa: N802
+        """Shows what is traced at this edge."""
+        return edge_pb2.GetTracingResponse(tracing=self._tracing())
+
+    async def StartTracing(  # noqa: N802
+        self, request: edge_pb2.StartTracingRequest, context: Context
+    ) -> edge_pb2.StartTracingResponse:
+        """Traces every message of a room or of a user for a while."""
+        target = _target(request)
+        duration_s = request.duration_s or TRACING_S_DEFAULT
+        if not 0 < duration_s <= TRACING_S_MAX:  # NaN is not either
+            raise ParleyError(ErrorCode.BAD_REQUEST, f"duration_s: above 0 and at most {TRACING_S_MAX:g}")
+        now = self._clock.monotonic()
+        self._sampler.watch(target, until=now + duration_s, now=now)
+        _log.info("tracing begins", operator=str(peer_identity(context)), duration_s=duration_s, **target._asdict())
+        return edge_pb2.StartTracingResponse(tracing=self._tracing())
+
+    async def StopTracing(  # noqa: N802
+        self, request: edge_pb2.StopTracingRequest, context: Context
+    ) -> edge_pb2.StopTracingResponse:
+        """Ends what StartTracing began."""
+        target = _target(request)
+        self._sampler.unwatch(target)
+        _log.info("tracing ends", operator=str(peer_identity(context)), **target._asdict())
+        return edge_pb2.StopTracingResponse(tracing=self._tracing())
+
+    def _tracing(self) -> edge_pb2.Tracing:
+        sampler = self._sampler
+        now, unix_now = self._clock.monotonic(), self._clock.now()
+        return edge_pb2.Tracing(
+            ratio=sampler.ratio,
+            rate_max=sampler.rate_max,
+            targets=[
+                _trace_target(target, int((unix_now + until - now) * _MS_PER_S))
+                for target, until in sampler.targets(now).items()
+            ],
+            started=sampler.started,
+            limited=sampler.limited,
+        )
+
     def _qos(self) -> edge_pb2.Qos:
         return edge_pb2.Qos(
             concurrency=self._pump.concurrency,
@@ -139,6 +196,19 @@ def _number(text: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
         raise ParleyError(ErrorCode.BAD_REQUEST, f"{name}: not one that was given out")
     return int(text)
+
+
+def _target(request: edge_pb2.StartTracingRequest | edge_pb2.StopTracingRequest) -> Target:
+    target = Target(room_id=request.room_id, username=request.username)
+    if not 0 < len(target.room_id or target.username) <= NAME_CHARS_MAX:
+        raise ParleyError(ErrorCode.BAD_REQUEST, "room_id or username: one of them is required")
+    return target
+
+
+def _trace_target(target: Target, ends_at_ms: int) -> edge_pb2.TraceTarget:
+    if target.room_id:
+        return edge_pb2.TraceTarget(room_id=target.room_id, ends_at_ms=ends_at_ms)
+    return edge_pb2.TraceTarget(username=target.username, ends_at_ms=ends_at_ms)
 
 
 def _connection(connection: Connection) -> edge_pb2.Connection:

@@ -32,7 +32,7 @@ from services.common.wire.requests import (
     parse_request,
 )
 from services.common.wire.text_frames import parse_text_frame
-from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure
+from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User, failure, traced
 from services.edge.qos.classes import QosClass, class_of
 from services.edge.request_rules import AFTER_TEXTS, BARRIERS, BEFORE_LOGIN, CURRENT_ROOM, KNOWN, LOGINS
 from services.edge.runs import CUT_OFF, Run, Runs
@@ -159,7 +159,8 @@ class Session:
                 self._held = deque()
             self._held.append((request, envelope.id, envelope.priority))
             return []
-        return self._decide(request, envelope.id, envelope.priority, now)
+        decisions = self._decide(request, envelope.id, envelope.priority, now)
+        return traced(decisions, envelope.traceparent) if envelope.traceparent else decisions
 
     def finish(self, now: float) -> list[Decision]:
         """The request that was a barrier has been answered: decide about the frames behind it."""

@@ -13,6 +13,7 @@ from services.edge.departures import Departures
 from services.edge.directory import Directory
 from services.edge.flusher import Flusher
 from services.edge.hub import Hub
+from services.edge.message_spans import MessageSpans
 from services.edge.qos.pump import Pump
 from services.edge.session import Rules
 from services.edge.token_bucket import UserBuckets
@@ -46,5 +47,6 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     departures: Departures
     buckets: UserBuckets
     traffic: Traffic
+    spans: MessageSpans
     number: Callable[[], int]
     call_soon: Callable[[Callable[[], None]], object]

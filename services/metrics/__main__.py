@@ -10,7 +10,7 @@ from pathlib import Path
 from services.common.clock import SystemClock
 from services.common.config import load_from_command_line
 from services.common.db import Database, migrate
-from services.common.identity import ADMIN, SERVICES
+from services.common.identity import ADMIN, EDGE, SERVICES
 from services.common.process import Stop, run, write_ready
 from services.common.rpc_server import RpcServer
 from services.common.telemetry import Telemetry
@@ -28,6 +28,7 @@ from services.metrics.traces.store import TraceStore
 _ALLOW = {
     **dict.fromkeys(otlp.SERVICES, SERVICES),
     servicer.SERVICE: frozenset({ADMIN}),
+    servicer.OWN_SERVICE: frozenset({EDGE}),
 }
 # Calls that are under way at the end get this long; they answer in milliseconds, but for streams of health checks.
 _CALLS_S = 1.0

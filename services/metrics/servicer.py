@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
-from services.metrics.traces.spans import MESSAGE_ID, Span, TraceQuery, is_message_id, is_trace_id
+from services.metrics.traces.spans import MESSAGE_ID, USER_ID, Span, TraceQuery, is_message_id, is_trace_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE = "parley.metrics.v1.MetricsService"
+OWN_SERVICE = "parley.metrics.v1.MessageTraceService"
 
 INTERVAL_S_MIN: Final = 0.2
 INTERVAL_S_MAX: Final = 60.0
@@ -34,6 +36,28 @@ PAGE_SIZE_MAX: Final = 1_000
 _NS_PER_MS: Final = 1_000_000
 _DURATION_MS_MAX: Final = 1e12
 _RETRY_AFTER_S: Final = 5.0
+
+
+class MessageTraceServicer(metrics_pb2_grpc.MessageTraceServiceServicer):
+    """parley.metrics.v1.MessageTraceService."""
+
+    def __init__(self, traces: TraceStore) -> None:
+        self._traces = traces
+
+    async def FindOwnMessageTrace(  # noqa: N802 - the method's name in the protocol
+        self, request: metrics_pb2.FindOwnMessageTraceRequest, _context: Context
+    ) -> metrics_pb2.FindOwnMessageTraceResponse:
+        """The trace of a message that this user has sent. Errors: bad_request."""
+        if not is_message_id(request.message_id) or not request.user_id:
+            raise _bad_request("message_id: room_id-epoch-seq; user_id: is required")
+        trace_id = await self._traces.find_message(request.message_id)
+        found = [] if trace_id is None else await self._traces.trace(trace_id)
+        is_own = any(
+            span.attributes.get(MESSAGE_ID) == request.message_id and span.attributes.get(USER_ID) == request.user_id
+            for span in found
+        )
+        own = [msgspec.structs.replace(span, attributes={}, links=[]) for span in found if is_own]
+        return metrics_pb2.FindOwnMessageTraceResponse(trace=_trace(trace_id or "", own))
 
 
 class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
@@ -118,9 +142,10 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
 
 
 def register(server: grpc.aio.Server, reporter: Reporter, traces: TraceStore, *, clock: Clock) -> None:
-    """Add the service to a server."""
+    """Add the services to a server."""
     servicer = MetricsServicer(reporter, traces, clock=clock)
     metrics_pb2_grpc.add_MetricsServiceServicer_to_server(servicer, server)
+    metrics_pb2_grpc.add_MessageTraceServiceServicer_to_server(MessageTraceServicer(traces), server)
 
 
 def _bad_request(message: str) -> ParleyError:

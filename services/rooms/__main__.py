@@ -24,6 +24,7 @@ from services.rooms.files.library import Library
 from services.rooms.files.local_contents import LocalContents
 from services.rooms.files.servicer import FileServicer
 from services.rooms.log import MessageLog
+from services.rooms.message_spans import MessageSpans
 from services.rooms.presence import Presence
 from services.rooms.redis_bus import open_bus
 from services.rooms.repair import Repair
@@ -32,7 +33,6 @@ from services.rooms.store import count_rooms
 from services.rooms.stream import Stream
 from services.rooms.streams import Streams
 
-_MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _EDGES: Final = ("parley.rooms.v1.RoomsService", "parley.rooms.v1.RoomFeedService", "parley.rooms.v1.FileService")
 _ALLOW: Final = dict.fromkeys(_EDGES, frozenset({"edge"})) | {"parley.rooms.v1.RoomsAdminService": frozenset({"admin"})}
 
@@ -41,8 +41,9 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
     """Builds the service, serves until `stop`, and takes it down in order."""
     clock, tasks = SystemClock(), TaskSet()
     telemetry = Telemetry(config, "rooms")
-    counts = RoomsCounts(telemetry.counters)
-    migrate(config.url, _MIGRATIONS, access=config.access)
+    spans = MessageSpans(clock)
+    counts = RoomsCounts(telemetry.counters, on_commit=spans.on_commit)
+    migrate(config.url, Path(__file__).with_name("migrations"), access=config.access)
     database = Database(config.url, access=config.access, on_commit=counts.on_commit)
     contents = LocalContents(config.files_path)
     bus = open_bus(config.redis_access, clock=clock, counts=counts.bus)
@@ -53,7 +54,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         log = MessageLog(database, bus=bus, clock=clock, counts=counts, pending_max=config.publish_queue_max)
         quotas = Quotas(owned_max=config.rooms_per_owner_max, joined_max=config.rooms_per_member_max)
         directory = Directory(database, attendance=attendance, bus=bus, clock=clock, quotas=quotas, counts=counts)
-        streams = Streams(bus=bus, encode=EncodedRun)
+        streams = Streams(bus=bus, encode=lambda run: EncodedRun(run, spans.take(run)))
         repair = Repair(database, log=log, streams=streams, attendance=attendance, bus=bus, clock=clock, counts=counts)
         open_stream = partial(
             Stream, log=log, encode=EncodedRun, clock=clock, counts=counts, bytes_max=config.stream_bytes_max
@@ -65,6 +66,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
             streams=streams,
             open_stream=open_stream,
             follows_max=config.follows_max,
+            spans=spans,
         )
         library = Library(
             database, contents=contents, log=log, bus=bus, clock=clock, limits=config.file_limits, counts=counts.files
@@ -80,9 +82,8 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         attendance.start(tasks)
         library.start(tasks)
         repair.start(tasks, is_shared=config.is_shared)
-        prometheus = telemetry.start()
         await server.start()
-        write_ready(config, {"grpc": server.address, "prometheus": prometheus})
+        write_ready(config, {"grpc": server.address, "prometheus": telemetry.start()})
         await stop.wait()
         streams.stop()
         await server.stop()

@@ -40,9 +40,10 @@ class BusCounts:
 
 
 class RoomsCounts:
-    """The service's metrics."""
+    """The service's metrics. `on_commit` is told how long each transaction took."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, *, on_commit: Callable[[float], object] = lambda _: None) -> None:
+        self._tell_commit = on_commit
         self.stored = counters.counter("parley.rooms.messages.stored", "1", "Messages stored.")
         self.duplicates = counters.counter("parley.rooms.messages.duplicate", "1", "Publishes that were stored before.")
         self.refused = counters.counter("parley.rooms.messages.refused", "1", "Publishes that were not stored.")
@@ -67,3 +68,4 @@ class RoomsCounts:
     def on_commit(self, _count: int, seconds: float) -> None:
         """Told by the database after each transaction."""
         self.commit_duration.observe(seconds)
+        self._tell_commit(seconds)

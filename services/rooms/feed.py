@@ -21,11 +21,12 @@ from services.rooms.presence import Action
 from services.rooms.servicer import encode_file, read_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from services.rooms.attendance import Attendance
     from services.rooms.directory import Directory
     from services.rooms.log import MessageLog
+    from services.rooms.message_spans import MessageSpans
     from services.rooms.messages import Outcome
     from services.rooms.stream import Parcel, Stream
     from services.rooms.streams import Streams
@@ -50,7 +51,7 @@ class EncodedRun:
 
     __slots__ = ("epoch", "first_seq", "last_seq", "payload", "run", "size")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, traces: Mapping[int, bytes] | None = None) -> None:
         messages = run.messages
         self.run = run
         self.epoch = run.epoch
@@ -67,6 +68,8 @@ class EncodedRun:
         for message in messages:
             if message.file is not None:
                 self.payload.files[message.seq].CopyFrom(encode_file(message.file))
+        for seq, context in (traces or {}).items():
+            self.payload.traces[seq] = context
         self.size = self.payload.ByteSize()
 
     def after(self, seq: int) -> EncodedRun:
@@ -132,8 +135,10 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         streams: Streams,
         open_stream: Callable[[str], Stream],
         follows_max: int,
+        spans: MessageSpans,
     ) -> None:
         self._log = log
+        self._spans = spans
         self._directory = directory
         self._attendance = attendance
         self._streams = streams
@@ -226,7 +231,8 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
 
     def _publish(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
         if request.HasField("publishes"):
-            stream.publish(_publishes(request.publishes))
+            traces = request.publishes.traces
+            stream.publish(_publishes(request.publishes), self._spans.watch(traces) if traces else None)
 
     def _follow(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
         # A request cannot say in which order these were meant; a room too many does less harm than one too few.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
     from services.rooms.bus import MembershipEnded
     from services.rooms.counts import RoomsCounts
-    from services.rooms.log import MessageLog
+    from services.rooms.log import Answer, MessageLog
     from services.rooms.messages import Outcome, Publish
 
 PARCEL_BYTES_MAX: Final = 768 * 1024
@@ -122,10 +122,18 @@ class Stream:
         """Whether nothing more will be sent."""
         return self._is_finishing and self._pending_count == 0 and not self._results
 
-    def publish(self, publishes: Sequence[Publish]) -> None:
-        """Stores messages; their results come back on this stream."""
+    def publish(self, publishes: Sequence[Publish], watcher: Answer | None = None) -> None:
+        """Stores messages; their results come back on this stream. A `watcher` is told them first."""
         self._pending_count += len(publishes)
-        self._log.append(publishes, self._answer)
+        if watcher is None:
+            self._log.append(publishes, self._answer)
+            return
+
+        def answer(publishes: Sequence[Publish], outcomes: Sequence[Outcome] | None) -> None:
+            watcher(publishes, outcomes)
+            self._answer(publishes, outcomes)
+
+        self._log.append(publishes, answer)
 
     def _answer(self, publishes: Sequence[Publish], outcomes: Sequence[Outcome] | None) -> None:
         self._pending_count -= len(publishes)

@@ -51,13 +51,17 @@ class WireError(Exception):
 
 
 class Envelope(msgspec.Struct, kw_only=True):
-    """A client's frame. ``priority`` is a wish (1 low to 4 critical); ``room_id`` is what the envelope itself says."""
+    """A client's frame. ``priority`` is a wish (1 low to 4 critical); ``room_id`` is what the envelope itself says.
+
+    ``traceparent`` is W3C trace context, unchecked; what is no string there is as good as absent.
+    """
 
     type: str
     id: RequestId | None = None
     data: dict[str, Any] = {}
     priority: int | None = None
     room_id: str | None = None
+    traceparent: str = ""
 
 
 _Int = Annotated[int, msgspec.Meta(ge=_INT_MIN, le=2**63 - 1)]
@@ -111,7 +115,10 @@ def _parse_slowly(payload: bytes) -> Envelope:
     room_id = frame.get("room_id")
     if room_id is not None and not isinstance(room_id, str):
         refuse("room_id must be a string or null")
-    return Envelope(type=type_, id=request_id, data=data, priority=priority, room_id=room_id)
+    traceparent = frame.get("traceparent")
+    if not isinstance(traceparent, str):
+        traceparent = ""
+    return Envelope(type=type_, id=request_id, data=data, priority=priority, room_id=room_id, traceparent=traceparent)
 
 
 def _is_id(value: object) -> bool:
@@ -187,6 +194,7 @@ class _RequestFrame(msgspec.Struct, kw_only=True, omit_defaults=True):
     id: RequestId | None = None
     room_id: str | None = None
     priority: int | None = None
+    traceparent: str | None = None
     data: dict[str, Any] = {}
 
 
@@ -200,9 +208,13 @@ def encode_request(
     id: RequestId | None = None,  # noqa: A002
     room_id: str | None = None,
     priority: int | None = None,
+    traceparent: str | None = None,
 ) -> bytes:
     """Make a client's frame, length included; keys that are None are left out.
 
     Raises ValueError where the frame would be too large or a string holds lone surrogates.
     """
-    return encode_json(_encode(_RequestFrame(type=type, id=id, room_id=room_id, priority=priority, data=data or {})))
+    frame = _RequestFrame(
+        type=type, id=id, room_id=room_id, priority=priority, traceparent=traceparent, data=data or {}
+    )
+    return encode_json(_encode(frame))

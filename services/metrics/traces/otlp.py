@@ -12,11 +12,11 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from services.common.errors import ParleyError
-from services.common.identity import peer_identity
+from services.common.identity import EDGE, peer_identity
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.metrics.otlp import SCOPES_MAX, TIME_NS_MAX, check_resources, instance_name
-from services.metrics.traces.spans import SPAN_ID_BYTES, TRACE_ID_BYTES, Link, Span
+from services.metrics.traces.spans import CLIENT, SPAN_ID_BYTES, TRACE_ID_BYTES, Link, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,8 +63,9 @@ class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
         spans = []
         for resource_spans in request.resource_spans:
             instance = instance_name(resource_spans.resource.attributes)
+            service = _service_name(identity.kind, resource_spans.resource.attributes)
             for scope_spans in resource_spans.scope_spans:
-                read = (_read_span(span, identity.kind, instance) for span in scope_spans.spans)
+                read = (_read_span(span, service, instance) for span in scope_spans.spans)
                 spans += [span for span in read if span is not None]
         reason = "ids must be of W3C trace context, and a span must not end before it begins"
         if spans:
@@ -128,6 +129,14 @@ def _read_span(span: trace_pb2.Span, service: str, instance: str) -> Span | None
             if _is_id(link.trace_id, TRACE_ID_BYTES) and _is_id(link.span_id, SPAN_ID_BYTES)
         ],
     )
+
+
+def _service_name(kind: str, attributes: Iterable[KeyValue]) -> str:
+    """Who measured: the service that reports, or, where an edge says so, a client of it."""
+    is_client = kind == EDGE and any(
+        pair.key == "service.name" and pair.value.string_value == CLIENT for pair in attributes
+    )
+    return CLIENT if is_client else kind
 
 
 def _is_id(value: bytes, size: int) -> bool:

@@ -17,6 +17,9 @@ TRACE_SPANS_MAX: Final = 1_000
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 
+CLIENT: Final = "client"
+"""The service of spans that a client has measured, and its edge has passed on."""
+
 MESSAGE_ID: Final = "parley.message.id"
 ROOM_ID: Final = "parley.room.id"
 USER_ID: Final = "parley.user.id"

@@ -26,12 +26,14 @@ from services.common.wire.requests import (
     Resume,
     UserList,
 )
+from services.edge.command_spans import CommandSpans
 from services.edge.decisions import Command, Reply, User
 from services.edge.departures import Departures
 from services.edge.dispatch import Dispatcher
 from services.edge.handlers import Handlers
 from services.edge.ports import Room
 from services.edge.qos.classes import class_of
+from services.edge.sampling import Sampler
 from tests.helpers.edge_world import PASSWORD, FakeAuth, FakeRooms
 
 
@@ -101,7 +103,8 @@ class World:
             clock=self.clock,
             files={},
         )
-        self.dispatcher = Dispatcher(self.handlers, self.tasks)
+        sampler = Sampler(ratio=0.0, rate_max=1.0, uniform=lambda: 0.5)
+        self.dispatcher = Dispatcher(self.handlers, self.tasks, CommandSpans(sampler, self.clock))
         self.done = 0
         self.is_done = asyncio.Event()
 

@@ -16,6 +16,7 @@ from services.edge.decisions import Command, Reply, User
 from services.edge.directory import Directory
 from services.edge.qos.classes import DEFAULT_SETTINGS, QosClass
 from services.edge.qos.pump import Pump
+from services.edge.sampling import Sampler
 from services.edge.servicer import EdgeAdminServicer
 
 
@@ -66,7 +67,11 @@ class World:
         self.drained: list[float] = []
         self.may_end = asyncio.Event()
         self.may_end.set()
-        self.servicer = EdgeAdminServicer(directory=self.directory, pump=self.pump, drain=self.drain)
+        self.clock = FakeClock()
+        self.sampler = Sampler(ratio=0.01, rate_max=20.0, uniform=lambda: 0.5)
+        self.servicer = EdgeAdminServicer(
+            directory=self.directory, pump=self.pump, drain=self.drain, sampler=self.sampler, clock=self.clock
+        )
 
     async def drain(self, grace_s: float) -> None:
         await self.may_end.wait()

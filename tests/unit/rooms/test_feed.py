@@ -129,7 +129,7 @@ class FakeService:
     def add_ended(self, ended: MembershipEnded) -> None:
         self.calls.append(f"ended {ended.user_id}")
 
-    def publish(self, publishes: list[Publish]) -> None:
+    def publish(self, publishes: list[Publish], watcher: object = None) -> None:
         self.calls.append(f"publish {publishes[0].text}")
 
     async def wait_for_room(self) -> None:
@@ -139,7 +139,7 @@ class FakeService:
     def servicer(self) -> FeedServicer:
         parts: Any = self
         return FeedServicer(
-            log=parts, directory=parts, attendance=parts, streams=parts, open_stream=parts, follows_max=1
+            log=parts, directory=parts, attendance=parts, streams=parts, open_stream=parts, follows_max=1, spans=parts
         )
 
 

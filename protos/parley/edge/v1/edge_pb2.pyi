@@ -426,3 +426,200 @@ class DrainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
+
+@_typing.final
+class GetTracingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTracingRequest: _TypeAlias = GetTracingRequest  # noqa: Y015
+
+@_typing.final
+class GetTracingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tracing(self) -> Global___Tracing: ...
+    def __init__(
+        self,
+        *,
+        tracing: Global___Tracing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTracingResponse: _TypeAlias = GetTracingResponse  # noqa: Y015
+
+@_typing.final
+class Tracing(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATIO_FIELD_NUMBER: _builtins.int
+    RATE_MAX_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    LIMITED_FIELD_NUMBER: _builtins.int
+    ratio: _builtins.float
+    """The part of all messages and commands that is traced anyway, 0 to 1."""
+    rate_max: _builtins.float
+    """At most so many traces a second are begun by sampling; what operators and clients ask for has as many again, and so
+    has what failed or was slow.
+    """
+    started: _builtins.int
+    """Since the start of the edge: traces begun, and traces that were due but not begun because of `rate_max`."""
+    limited: _builtins.int
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceTarget]: ...
+    def __init__(
+        self,
+        *,
+        ratio: _builtins.float = ...,
+        rate_max: _builtins.float = ...,
+        targets: _abc.Iterable[Global___TraceTarget] | None = ...,
+        started: _builtins.int = ...,
+        limited: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limited", b"limited", "rate_max", b"rate_max", "ratio", b"ratio", "started", b"started", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tracing: _TypeAlias = Tracing  # noqa: Y015
+
+@_typing.final
+class TraceTarget(_message.Message):
+    """Whose messages are all traced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    ENDS_AT_MS_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    """The id, not the name."""
+    username: _builtins.str
+    ends_at_ms: _builtins.int
+    """Unix time in milliseconds."""
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        username: _builtins.str = ...,
+        ends_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id", "subject", b"subject", "username", b"username"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at_ms", b"ends_at_ms", "room_id", b"room_id", "subject", b"subject", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["room_id", "username"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___TraceTarget: _TypeAlias = TraceTarget  # noqa: Y015
+
+@_typing.final
+class StartTracingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    """The id, not the name."""
+    username: _builtins.str
+    duration_s: _builtins.float
+    """Above 0 and at most 86400; 0 means 600."""
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        username: _builtins.str = ...,
+        duration_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id", "subject", b"subject", "username", b"username"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "room_id", b"room_id", "subject", b"subject", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["room_id", "username"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___StartTracingRequest: _TypeAlias = StartTracingRequest  # noqa: Y015
+
+@_typing.final
+class StartTracingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tracing(self) -> Global___Tracing: ...
+    def __init__(
+        self,
+        *,
+        tracing: Global___Tracing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartTracingResponse: _TypeAlias = StartTracingResponse  # noqa: Y015
+
+@_typing.final
+class StopTracingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    """The id, not the name."""
+    username: _builtins.str
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        username: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id", "subject", b"subject", "username", b"username"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room_id", b"room_id", "subject", b"subject", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["room_id", "username"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___StopTracingRequest: _TypeAlias = StopTracingRequest  # noqa: Y015
+
+@_typing.final
+class StopTracingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tracing(self) -> Global___Tracing: ...
+    def __init__(
+        self,
+        *,
+        tracing: Global___Tracing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopTracingResponse: _TypeAlias = StopTracingResponse  # noqa: Y015

@@ -65,6 +65,21 @@ class EdgeAdminServiceStub:
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateQosRequest.SerializeToString,
                 response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateQosResponse.FromString,
                 _registered_method=True)
+        self.GetTracing = channel.unary_unary(
+                '/parley.edge.v1.EdgeAdminService/GetTracing',
+                request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingRequest.SerializeToString,
+                response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingResponse.FromString,
+                _registered_method=True)
+        self.StartTracing = channel.unary_unary(
+                '/parley.edge.v1.EdgeAdminService/StartTracing',
+                request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingRequest.SerializeToString,
+                response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingResponse.FromString,
+                _registered_method=True)
+        self.StopTracing = channel.unary_unary(
+                '/parley.edge.v1.EdgeAdminService/StopTracing',
+                request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.StopTracingRequest.SerializeToString,
+                response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.StopTracingResponse.FromString,
+                _registered_method=True)
 
 
 class EdgeAdminServiceServicer:
@@ -116,6 +131,28 @@ class EdgeAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTracing(self, request, context):
+        """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartTracing(self, request, context):
+        """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
+        Errors: bad_request, quota_exceeded (100 at a time).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopTracing(self, request, context):
+        """Ends what StartTracing began. Idempotent. Errors: bad_request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EdgeAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +185,21 @@ def add_EdgeAdminServiceServicer_to_server(servicer, server):
                     servicer.UpdateQos,
                     request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateQosRequest.FromString,
                     response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateQosResponse.SerializeToString,
+            ),
+            'GetTracing': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTracing,
+                    request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingRequest.FromString,
+                    response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingResponse.SerializeToString,
+            ),
+            'StartTracing': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTracing,
+                    request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingRequest.FromString,
+                    response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingResponse.SerializeToString,
+            ),
+            'StopTracing': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopTracing,
+                    request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.StopTracingRequest.FromString,
+                    response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.StopTracingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +365,87 @@ class EdgeAdminService:
             '/parley.edge.v1.EdgeAdminService/UpdateQos',
             parley_dot_edge_dot_v1_dot_edge__pb2.UpdateQosRequest.SerializeToString,
             parley_dot_edge_dot_v1_dot_edge__pb2.UpdateQosResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTracing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.edge.v1.EdgeAdminService/GetTracing',
+            parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingRequest.SerializeToString,
+            parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTracing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.edge.v1.EdgeAdminService/StartTracing',
+            parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingRequest.SerializeToString,
+            parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopTracing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.edge.v1.EdgeAdminService/StopTracing',
+            parley_dot_edge_dot_v1_dot_edge__pb2.StopTracingRequest.SerializeToString,
+            parley_dot_edge_dot_v1_dot_edge__pb2.StopTracingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,14 @@ class EdgeAdminServiceStub:
     """Shows the scheduler: targets, shares, what waits and what was done."""
     UpdateQos: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UpdateQosRequest, _edge_pb2.UpdateQosResponse]
     """Changes class targets, shares and concurrency while running. Errors: bad_request."""
+    GetTracing: _grpc.UnaryUnaryMultiCallable[_edge_pb2.GetTracingRequest, _edge_pb2.GetTracingResponse]
+    """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced."""
+    StartTracing: _grpc.UnaryUnaryMultiCallable[_edge_pb2.StartTracingRequest, _edge_pb2.StartTracingResponse]
+    """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
+    Errors: bad_request, quota_exceeded (100 at a time).
+    """
+    StopTracing: _grpc.UnaryUnaryMultiCallable[_edge_pb2.StopTracingRequest, _edge_pb2.StopTracingResponse]
+    """Ends what StartTracing began. Idempotent. Errors: bad_request."""
 
 @_typing.type_check_only
 class EdgeAdminServiceAsyncStub(EdgeAdminServiceStub):
@@ -73,6 +81,14 @@ class EdgeAdminServiceAsyncStub(EdgeAdminServiceStub):
     """Shows the scheduler: targets, shares, what waits and what was done."""
     UpdateQos: _aio.UnaryUnaryMultiCallable[_edge_pb2.UpdateQosRequest, _edge_pb2.UpdateQosResponse]  # type: ignore[assignment]
     """Changes class targets, shares and concurrency while running. Errors: bad_request."""
+    GetTracing: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetTracingRequest, _edge_pb2.GetTracingResponse]  # type: ignore[assignment]
+    """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced."""
+    StartTracing: _aio.UnaryUnaryMultiCallable[_edge_pb2.StartTracingRequest, _edge_pb2.StartTracingResponse]  # type: ignore[assignment]
+    """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
+    Errors: bad_request, quota_exceeded (100 at a time).
+    """
+    StopTracing: _aio.UnaryUnaryMultiCallable[_edge_pb2.StopTracingRequest, _edge_pb2.StopTracingResponse]  # type: ignore[assignment]
+    """Ends what StartTracing began. Idempotent. Errors: bad_request."""
 
 class EdgeAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Allowed identity: admin."""
@@ -129,5 +145,31 @@ class EdgeAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.UpdateQosResponse, _abc.Awaitable[_edge_pb2.UpdateQosResponse]]:
         """Changes class targets, shares and concurrency while running. Errors: bad_request."""
+
+    @_abc_1.abstractmethod
+    def GetTracing(
+        self,
+        request: _edge_pb2.GetTracingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.GetTracingResponse, _abc.Awaitable[_edge_pb2.GetTracingResponse]]:
+        """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced."""
+
+    @_abc_1.abstractmethod
+    def StartTracing(
+        self,
+        request: _edge_pb2.StartTracingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.StartTracingResponse, _abc.Awaitable[_edge_pb2.StartTracingResponse]]:
+        """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
+        Errors: bad_request, quota_exceeded (100 at a time).
+        """
+
+    @_abc_1.abstractmethod
+    def StopTracing(
+        self,
+        request: _edge_pb2.StopTracingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.StopTracingResponse, _abc.Awaitable[_edge_pb2.StopTracingResponse]]:
+        """Ends what StartTracing began. Idempotent. Errors: bad_request."""
 
 def add_EdgeAdminServiceServicer_to_server(servicer: EdgeAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

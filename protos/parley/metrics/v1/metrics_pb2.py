@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fparley/metrics/v1/metrics.proto\x12\x11parley.metrics.v1\"\x16\n\x14GetStatisticsRequest\"\xa2\x01\n\x15GetStatisticsResponse\x12\x14\n\x0ctimestamp_ms\x18\x01 \x01(\x03\x12\x44\n\x06values\x18\x02 \x03(\x0b\x32\x34.parley.metrics.v1.GetStatisticsResponse.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"-\n\x17StreamStatisticsRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"\xa8\x01\n\x18StreamStatisticsResponse\x12\x14\n\x0ctimestamp_ms\x18\x01 \x01(\x03\x12G\n\x06values\x18\x02 \x03(\x0b\x32\x37.parley.metrics.v1.StreamStatisticsResponse.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x13\n\x11\x44rawGraphsRequest\"#\n\x12\x44rawGraphsResponse\x12\r\n\x05paths\x18\x01 \x03(\t\"#\n\x0fGetTraceRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\t\";\n\x10GetTraceResponse\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x18.parley.metrics.v1.Trace\"/\n\x19\x46indTraceOfMessageRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"E\n\x1a\x46indTraceOfMessageResponse\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x18.parley.metrics.v1.Trace\"v\n\x11ListTracesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uration_min_ms\x18\x02 \x01(\x01\x12\x13\n\x0bonly_errors\x18\x03 \x01(\x08\x12\x0f\n\x07room_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\"E\n\x12ListTracesResponse\x12/\n\x06traces\x18\x01 \x03(\x0b\x32\x1f.parley.metrics.v1.TraceSummary\"\xa3\x01\n\x0cTraceSummary\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x10\n\x08instance\x18\x04 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x01\x12\x10\n\x08is_error\x18\x07 \x01(\x08\x12\x12\n\nmessage_id\x18\x08 \x01(\t\"A\n\x05Trace\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12&\n\x05spans\x18\x02 \x03(\x0b\x32\x17.parley.metrics.v1.Span\"\xe8\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x10\n\x08instance\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x0c\n\x04kind\x18\x07 \x01(\t\x12\x10\n\x08start_ns\x18\x08 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\t \x01(\x03\x12\x10\n\x08is_error\x18\n \x01(\x08\x12\x16\n\x0estatus_message\x18\x0b \x01(\t\x12;\n\nattributes\x18\x0c \x03(\x0b\x32\'.parley.metrics.v1.Span.AttributesEntry\x12*\n\x05links\x18\r \x03(\x0b\x32\x1b.parley.metrics.v1.SpanLink\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x08SpanLink\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t2\xe1\x04\n\x0eMetricsService\x12\x62\n\rGetStatistics\x12\'.parley.metrics.v1.GetStatisticsRequest\x1a(.parley.metrics.v1.GetStatisticsResponse\x12m\n\x10StreamStatistics\x12*.parley.metrics.v1.StreamStatisticsRequest\x1a+.parley.metrics.v1.StreamStatisticsResponse0\x01\x12Y\n\nDrawGraphs\x12$.parley.metrics.v1.DrawGraphsRequest\x1a%.parley.metrics.v1.DrawGraphsResponse\x12S\n\x08GetTrace\x12\".parley.metrics.v1.GetTraceRequest\x1a#.parley.metrics.v1.GetTraceResponse\x12q\n\x12\x46indTraceOfMessage\x12,.parley.metrics.v1.FindTraceOfMessageRequest\x1a-.parley.metrics.v1.FindTraceOfMessageResponse\x12Y\n\nListTraces\x12$.parley.metrics.v1.ListTracesRequest\x1a%.parley.metrics.v1.ListTracesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fparley/metrics/v1/metrics.proto\x12\x11parley.metrics.v1\"\x16\n\x14GetStatisticsRequest\"\xa2\x01\n\x15GetStatisticsResponse\x12\x14\n\x0ctimestamp_ms\x18\x01 \x01(\x03\x12\x44\n\x06values\x18\x02 \x03(\x0b\x32\x34.parley.metrics.v1.GetStatisticsResponse.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"-\n\x17StreamStatisticsRequest\x12\x12\n\ninterval_s\x18\x01 \x01(\x01\"\xa8\x01\n\x18StreamStatisticsResponse\x12\x14\n\x0ctimestamp_ms\x18\x01 \x01(\x03\x12G\n\x06values\x18\x02 \x03(\x0b\x32\x37.parley.metrics.v1.StreamStatisticsResponse.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x13\n\x11\x44rawGraphsRequest\"#\n\x12\x44rawGraphsResponse\x12\r\n\x05paths\x18\x01 \x03(\t\"#\n\x0fGetTraceRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\t\";\n\x10GetTraceResponse\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x18.parley.metrics.v1.Trace\"/\n\x19\x46indTraceOfMessageRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"E\n\x1a\x46indTraceOfMessageResponse\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x18.parley.metrics.v1.Trace\"A\n\x1a\x46indOwnMessageTraceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\"F\n\x1b\x46indOwnMessageTraceResponse\x12\'\n\x05trace\x18\x01 \x01(\x0b\x32\x18.parley.metrics.v1.Trace\"v\n\x11ListTracesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uration_min_ms\x18\x02 \x01(\x01\x12\x13\n\x0bonly_errors\x18\x03 \x01(\x08\x12\x0f\n\x07room_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\"E\n\x12ListTracesResponse\x12/\n\x06traces\x18\x01 \x03(\x0b\x32\x1f.parley.metrics.v1.TraceSummary\"\xa3\x01\n\x0cTraceSummary\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x10\n\x08instance\x18\x04 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x01\x12\x10\n\x08is_error\x18\x07 \x01(\x08\x12\x12\n\nmessage_id\x18\x08 \x01(\t\"A\n\x05Trace\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12&\n\x05spans\x18\x02 \x03(\x0b\x32\x17.parley.metrics.v1.Span\"\xe8\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x03 \x01(\t\x12\x0f\n\x07service\x18\x04 \x01(\t\x12\x10\n\x08instance\x18\x05 \x01(\t\x12\x0c\n\x04name\x18\x06 \x01(\t\x12\x0c\n\x04kind\x18\x07 \x01(\t\x12\x10\n\x08start_ns\x18\x08 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\t \x01(\x03\x12\x10\n\x08is_error\x18\n \x01(\x08\x12\x16\n\x0estatus_message\x18\x0b \x01(\t\x12;\n\nattributes\x18\x0c \x03(\x0b\x32\'.parley.metrics.v1.Span.AttributesEntry\x12*\n\x05links\x18\r \x03(\x0b\x32\x1b.parley.metrics.v1.SpanLink\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"-\n\x08SpanLink\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t2\xe1\x04\n\x0eMetricsService\x12\x62\n\rGetStatistics\x12\'.parley.metrics.v1.GetStatisticsRequest\x1a(.parley.metrics.v1.GetStatisticsResponse\x12m\n\x10StreamStatistics\x12*.parley.metrics.v1.StreamStatisticsRequest\x1a+.parley.metrics.v1.StreamStatisticsResponse0\x01\x12Y\n\nDrawGraphs\x12$.parley.metrics.v1.DrawGraphsRequest\x1a%.parley.metrics.v1.DrawGraphsResponse\x12S\n\x08GetTrace\x12\".parley.metrics.v1.GetTraceRequest\x1a#.parley.metrics.v1.GetTraceResponse\x12q\n\x12\x46indTraceOfMessage\x12,.parley.metrics.v1.FindTraceOfMessageRequest\x1a-.parley.metrics.v1.FindTraceOfMessageResponse\x12Y\n\nListTraces\x12$.parley.metrics.v1.ListTracesRequest\x1a%.parley.metrics.v1.ListTracesResponse2\x8b\x01\n\x13MessageTraceService\x12t\n\x13\x46indOwnMessageTrace\x12-.parley.metrics.v1.FindOwnMessageTraceRequest\x1a..parley.metrics.v1.FindOwnMessageTraceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,20 +61,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDTRACEOFMESSAGEREQUEST']._serialized_end=664
   _globals['_FINDTRACEOFMESSAGERESPONSE']._serialized_start=666
   _globals['_FINDTRACEOFMESSAGERESPONSE']._serialized_end=735
-  _globals['_LISTTRACESREQUEST']._serialized_start=737
-  _globals['_LISTTRACESREQUEST']._serialized_end=855
-  _globals['_LISTTRACESRESPONSE']._serialized_start=857
-  _globals['_LISTTRACESRESPONSE']._serialized_end=926
-  _globals['_TRACESUMMARY']._serialized_start=929
-  _globals['_TRACESUMMARY']._serialized_end=1092
-  _globals['_TRACE']._serialized_start=1094
-  _globals['_TRACE']._serialized_end=1159
-  _globals['_SPAN']._serialized_start=1162
-  _globals['_SPAN']._serialized_end=1522
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=1473
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=1522
-  _globals['_SPANLINK']._serialized_start=1524
-  _globals['_SPANLINK']._serialized_end=1569
-  _globals['_METRICSSERVICE']._serialized_start=1572
-  _globals['_METRICSSERVICE']._serialized_end=2181
+  _globals['_FINDOWNMESSAGETRACEREQUEST']._serialized_start=737
+  _globals['_FINDOWNMESSAGETRACEREQUEST']._serialized_end=802
+  _globals['_FINDOWNMESSAGETRACERESPONSE']._serialized_start=804
+  _globals['_FINDOWNMESSAGETRACERESPONSE']._serialized_end=874
+  _globals['_LISTTRACESREQUEST']._serialized_start=876
+  _globals['_LISTTRACESREQUEST']._serialized_end=994
+  _globals['_LISTTRACESRESPONSE']._serialized_start=996
+  _globals['_LISTTRACESRESPONSE']._serialized_end=1065
+  _globals['_TRACESUMMARY']._serialized_start=1068
+  _globals['_TRACESUMMARY']._serialized_end=1231
+  _globals['_TRACE']._serialized_start=1233
+  _globals['_TRACE']._serialized_end=1298
+  _globals['_SPAN']._serialized_start=1301
+  _globals['_SPAN']._serialized_end=1661
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=1612
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=1661
+  _globals['_SPANLINK']._serialized_start=1663
+  _globals['_SPANLINK']._serialized_end=1708
+  _globals['_METRICSSERVICE']._serialized_start=1711
+  _globals['_METRICSSERVICE']._serialized_end=2320
+  _globals['_MESSAGETRACESERVICE']._serialized_start=2323
+  _globals['_MESSAGETRACESERVICE']._serialized_end=2462
 # @@protoc_insertion_point(module_scope)

@@ -263,6 +263,49 @@ class FindTraceOfMessageResponse(_message.Message):
 Global___FindTraceOfMessageResponse: _TypeAlias = FindTraceOfMessageResponse  # noqa: Y015
 
 @_typing.final
+class FindOwnMessageTraceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    message_id: _builtins.str
+    """`room_id-epoch-seq`."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOwnMessageTraceRequest: _TypeAlias = FindOwnMessageTraceRequest  # noqa: Y015
+
+@_typing.final
+class FindOwnMessageTraceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trace(self) -> Global___Trace: ...
+    def __init__(
+        self,
+        *,
+        trace: Global___Trace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trace", b"trace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trace", b"trace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOwnMessageTraceResponse: _TypeAlias = FindOwnMessageTraceResponse  # noqa: Y015
+
+@_typing.final
 class ListTracesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -436,7 +479,9 @@ class Span(_message.Message):
     parent_span_id: _builtins.str
     """Empty where it has none."""
     service: _builtins.str
-    """The kind of service that reported it, from its certificate: edge, auth, rooms, metrics."""
+    """The kind of service that reported it, from its certificate: edge, auth, rooms, metrics; client for what a client has
+    measured and its edge has passed on.
+    """
     instance: _builtins.str
     """Such as `edge-1`."""
     name: _builtins.str

@@ -321,3 +321,80 @@ class MetricsService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class MessageTraceServiceStub:
+    """Allowed identity: edge, which asks for a user.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.FindOwnMessageTrace = channel.unary_unary(
+                '/parley.metrics.v1.MessageTraceService/FindOwnMessageTrace',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindOwnMessageTraceRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindOwnMessageTraceResponse.FromString,
+                _registered_method=True)
+
+
+class MessageTraceServiceServicer:
+    """Allowed identity: edge, which asks for a user.
+    """
+
+    def FindOwnMessageTrace(self, request, context):
+        """The trace of a message that this user has sent; for a message of somebody else there are no spans. Links to the
+        traces of other messages and all attributes are left out. Errors: bad_request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_MessageTraceServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'FindOwnMessageTrace': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindOwnMessageTrace,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindOwnMessageTraceRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.FindOwnMessageTraceResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'parley.metrics.v1.MessageTraceService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('parley.metrics.v1.MessageTraceService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class MessageTraceService:
+    """Allowed identity: edge, which asks for a user.
+    """
+
+    @staticmethod
+    def FindOwnMessageTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.metrics.v1.MessageTraceService/FindOwnMessageTrace',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.FindOwnMessageTraceRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.FindOwnMessageTraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

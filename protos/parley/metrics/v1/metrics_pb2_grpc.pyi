@@ -128,3 +128,40 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         """The newest traces. Errors: bad_request."""
 
 def add_MetricsServiceServicer_to_server(servicer: MetricsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class MessageTraceServiceStub:
+    """Allowed identity: edge, which asks for a user."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> MessageTraceServiceAsyncStub: ...
+    FindOwnMessageTrace: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.FindOwnMessageTraceRequest, _metrics_pb2.FindOwnMessageTraceResponse]
+    """The trace of a message that this user has sent; for a message of somebody else there are no spans. Links to the
+    traces of other messages and all attributes are left out. Errors: bad_request.
+    """
+
+@_typing.type_check_only
+class MessageTraceServiceAsyncStub(MessageTraceServiceStub):
+    """Allowed identity: edge, which asks for a user."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    FindOwnMessageTrace: _aio.UnaryUnaryMultiCallable[_metrics_pb2.FindOwnMessageTraceRequest, _metrics_pb2.FindOwnMessageTraceResponse]  # type: ignore[assignment]
+    """The trace of a message that this user has sent; for a message of somebody else there are no spans. Links to the
+    traces of other messages and all attributes are left out. Errors: bad_request.
+    """
+
+class MessageTraceServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Allowed identity: edge, which asks for a user."""
+
+    @_abc_1.abstractmethod
+    def FindOwnMessageTrace(
+        self,
+        request: _metrics_pb2.FindOwnMessageTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metrics_pb2.FindOwnMessageTraceResponse, _abc.Awaitable[_metrics_pb2.FindOwnMessageTraceResponse]]:
+        """The trace of a message that this user has sent; for a message of somebody else there are no spans. Links to the
+        traces of other messages and all attributes are left out. Errors: bad_request.
+        """
+
+def add_MessageTraceServiceServicer_to_server(servicer: MessageTraceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -178,12 +178,33 @@ class Publishes(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TracesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NUMBERS_FIELD_NUMBER: _builtins.int
     ROOM_IDS_FIELD_NUMBER: _builtins.int
     USER_IDS_FIELD_NUMBER: _builtins.int
     USERNAMES_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Count up within one boot of an edge; they name the messages in the answers."""
@@ -202,6 +223,10 @@ class Publishes(_message.Message):
         clients chose and keys that an edge made up begin with different letters.
         """
 
+    @_builtins.property
+    def traces(self) -> _containers.ScalarMap[_builtins.int, _builtins.bytes]:
+        """Of the few messages that are traced, by number: trace id (16 bytes) and span id (8 bytes) of W3C trace context."""
+
     def __init__(
         self,
         *,
@@ -211,10 +236,11 @@ class Publishes(_message.Message):
         usernames: _abc.Iterable[_builtins.str] | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
+        traces: _abc.Mapping[_builtins.int, _builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "numbers", b"numbers", "room_ids", b"room_ids", "texts", b"texts", "user_ids", b"user_ids", "usernames", b"usernames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "numbers", b"numbers", "room_ids", b"room_ids", "texts", b"texts", "traces", b"traces", "user_ids", b"user_ids", "usernames", b"usernames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +425,26 @@ class RoomMessages(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TracesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROOM_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     FIRST_SEQ_FIELD_NUMBER: _builtins.int
@@ -406,6 +452,7 @@ class RoomMessages(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     SENT_AT_MS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     epoch: _builtins.str
     first_seq: _builtins.int
@@ -422,6 +469,10 @@ class RoomMessages(_message.Message):
     def files(self) -> _containers.MessageMap[_builtins.int, _rooms_pb2.File]:
         """Of the messages that stand for a file, by seq; their texts are empty."""
 
+    @_builtins.property
+    def traces(self) -> _containers.ScalarMap[_builtins.int, _builtins.bytes]:
+        """Of the few messages that are traced, by seq, as in Publishes. Only while they are live."""
+
     def __init__(
         self,
         *,
@@ -432,10 +483,11 @@ class RoomMessages(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         sent_at_ms: _abc.Iterable[_builtins.int] | None = ...,
         files: _abc.Mapping[_builtins.int, _rooms_pb2.File] | None = ...,
+        traces: _abc.Mapping[_builtins.int, _builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "first_seq", b"first_seq", "room_id", b"room_id", "sent_at_ms", b"sent_at_ms", "texts", b"texts", "usernames", b"usernames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "files", b"files", "first_seq", b"first_seq", "room_id", b"room_id", "sent_at_ms", b"sent_at_ms", "texts", b"texts", "traces", b"traces", "usernames", b"usernames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

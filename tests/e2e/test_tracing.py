@@ -1,0 +1,108 @@
+"""The way of a message through a real stack of two edges, seen from outside."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from parley.edge.v1 import edge_pb2
+from parley.metrics.v1 import metrics_pb2
+
+from tests.helpers.operator import Operator, traceparent
+from tests.helpers.people import People
+from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from parley.metrics.v1.metrics_pb2 import Span
+
+# Nothing by chance: what is traced here was asked for.
+QUIET = FAST_CONFIG + "[common]\ntrace_ratio = 0.0\n"
+
+
+@pytest.fixture(scope="module")
+def two_edges() -> Iterator[Stack]:
+    with running_stack(edges=2, config=QUIET) as running:
+        yield running
+
+
+@pytest.fixture
+async def crowd(two_edges: Stack) -> AsyncIterator[People]:
+    async with AsyncExitStack() as exits:
+        yield People(two_edges, exits)
+
+
+def names(spans: list[Span]) -> set[tuple[str, str]]:
+    return {(span.instance, span.name) for span in spans}
+
+
+async def test_one_message_is_one_trace_from_edge_to_edge(two_edges: Stack, crowd: People) -> None:
+    operator = Operator(two_edges)
+    alice, bob = await crowd.person(edge=1), await crowd.person(edge=2)
+    room_id = await crowd.room(alice, bob)
+    context, trace_id, span_id = traceparent()
+    sent = await alice.expect("text_message", {"text": "traced"}, room_id=room_id, traceparent=context)
+    [message] = await bob.messages(room_id, 1)
+    assert message["seq"] == sent["seq"]
+    expected = {
+        ("edge-1", "text_message"), ("edge-1", "queue"), ("edge-1", "publish batch"), ("rooms-1", "store"),
+        ("rooms-1", "commit"), ("edge-1", "deliver"), ("edge-2", "deliver"),
+    }  # fmt: skip
+    message_id = f"{room_id}-{sent['epoch']}-{sent['seq']}"
+    trace = await operator.trace_of(message_id, lambda spans: names(spans) >= expected)
+    assert trace.trace_id == trace_id
+    assert names(list(trace.spans)) == expected
+    by_id = {span.span_id: span for span in trace.spans}
+    parents = {
+        (span.instance, span.name): by_id[span.parent_span_id].name
+        for span in trace.spans
+        if span.parent_span_id in by_id
+    }
+    assert parents == {
+        ("edge-1", "queue"): "text_message",
+        ("edge-1", "publish batch"): "text_message",
+        ("rooms-1", "store"): "publish batch",
+        ("rooms-1", "commit"): "store",
+        ("edge-1", "deliver"): "store",
+        ("edge-2", "deliver"): "store",
+    }
+    [entry] = [span for span in trace.spans if span.name == "text_message"]
+    assert entry.parent_span_id == span_id
+    assert entry.kind == "server"
+    assert entry.attributes["parley.message.id"] == message_id
+    assert all(span.start_ns <= span.end_ns for span in trace.spans)
+    assert not any(span.is_error for span in trace.spans)
+
+
+async def test_malformed_or_unsampled_contexts_cost_nothing_but_the_trace(two_edges: Stack, crowd: People) -> None:
+    operator = Operator(two_edges)
+    alice = await crowd.person()
+    room_id = await crowd.room(alice)
+    before = (await operator.edge("GetTracing", edge_pb2.GetTracingRequest())).tracing.started
+    good, _, _ = traceparent()
+    for bad in (good[:-2] + "00", good[:-1], "ff" + good[2:], "", 5, None, {}, "00-" + "0" * 32 + good[35:], "x" * 600):
+        await alice.expect("text_message", {"text": "still stored"}, room_id=room_id, traceparent=bad)
+    assert (await operator.edge("GetTracing", edge_pb2.GetTracingRequest())).tracing.started == before
+
+
+async def test_an_operator_traces_a_room_or_a_user_for_a_while(two_edges: Stack, crowd: People) -> None:
+    operator = Operator(two_edges)
+    alice, bob = await crowd.person(), await crowd.person()
+    room_id, other = await crowd.room(alice, bob), await crowd.room(bob, alice)
+    begun = await operator.edge("StartTracing", edge_pb2.StartTracingRequest(room_id=room_id, duration_s=60))
+    assert [target.room_id for target in begun.tracing.targets] == [room_id]
+    sent = await bob.say(room_id, "in the room")
+    await bob.say(other, "elsewhere")
+    trace = await operator.trace_of(f"{room_id}-{sent['epoch']}-{sent['seq']}", lambda spans: len(spans) >= 6)
+    ended = await operator.edge("StopTracing", edge_pb2.StopTracingRequest(room_id=room_id))
+    assert not ended.tracing.targets
+    listed = await operator.metrics("ListTraces", metrics_pb2.ListTracesRequest(room_id=room_id))
+    assert trace.trace_id in [one.trace_id for one in listed.traces]
+    assert not (await operator.metrics("ListTraces", metrics_pb2.ListTracesRequest(room_id=other))).traces
+
+    await operator.edge("StartTracing", edge_pb2.StartTracingRequest(username=alice.username))
+    sent = await alice.say(other, "by the user")
+    await operator.trace_of(f"{other}-{sent['epoch']}-{sent['seq']}", lambda spans: len(spans) >= 6)
+    await operator.edge("StopTracing", edge_pb2.StopTracingRequest(username=alice.username))
