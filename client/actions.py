@@ -101,9 +101,12 @@ async def _credentials(chat: Chat, words: Words, *, is_new: bool) -> tuple[str, 
 async def logout(chat: Chat, words: Words) -> None:
     """/logout."""
     username = chat.session.username
+    unfinished = len(list(chat.session.files))
     await chat.session.logout()
     chat.switch(None)
     chat.show(display.success(f"{username} is logged out."))
+    if unfinished:
+        chat.show(display.note(f"What is not sent or fetched yet ({unfinished}) goes on at the next login."))
 
 
 async def create(chat: Chat, words: Words) -> None:
@@ -149,7 +152,7 @@ async def join_named(chat: Chat, wanted: str) -> None:
 
 async def leave(chat: Chat, words: Words) -> None:
     """/leave [ROOM]."""
-    room = _joined(chat, words)
+    room = joined_room(chat, words)
     await chat.session.leave_room(room.room_id)
     chat.show(display.success(f"You left #{room.name}."))
     if chat.current is None and len(chat.session.rooms):
@@ -162,12 +165,13 @@ async def switch(chat: Chat, words: Words) -> None:
     if not words:
         names = ", ".join(quoted(room.name) for room in chat.session.rooms) or "none yet; /join ROOM enters one"
         raise UsageError(f"Which of your rooms? You are in: {names}.")
-    room = _joined(chat, words)
+    room = joined_room(chat, words)
     chat.switch(room)
     chat.show(display.success(f"Your text goes to #{room.name} now."))
 
 
-def _joined(chat: Chat, words: Words) -> Room:
+def joined_room(chat: Chat, words: Words) -> Room:
+    """The room that is named, or the current one. Raises UsageError."""
     wanted = words.rest(0)
     if not wanted:
         if chat.current is None:
@@ -210,7 +214,7 @@ async def rooms(chat: Chat, words: Words) -> None:
 
 async def users(chat: Chat, words: Words) -> None:
     """/users [ROOM]."""
-    room = _joined(chat, words)
+    room = joined_room(chat, words)
     listed = await chat.session.list_users(room.room_id)
     members = {member.username: member for member in listed.members}
     for name in [*listed.users, *members]:

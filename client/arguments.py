@@ -27,6 +27,7 @@ class Options:
     is_plain: bool = False
     registers: bool = False
     has_colour: bool = True
+    downloads: Path | None = None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ca", type=Path, metavar="FILE", help="the certificate authority that vouches for the server")
     made.add_argument(
         "--home", type=Path, default=Path(), metavar="DIR", help="home of a stack on this machine; default: ."
+    )
+    made.add_argument(
+        "--downloads", type=Path, metavar="DIR", help="where fetched files go; default: Downloads in your home"
     )
     made.add_argument("--no-color", action="store_true", help="no colours; so does the variable NO_COLOR")
     return made
@@ -80,6 +84,7 @@ def read_options(argv: Sequence[str], *, environ: Mapping[str, str], is_terminal
         password=password,
         room=given.room,
         is_plain=is_plain,
+        downloads=given.downloads.absolute() if given.downloads else None,
         registers=given.register,
         has_colour=is_terminal and not given.no_color and not environ.get("NO_COLOR"),
     )

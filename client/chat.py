@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from datetime import tzinfo
+from pathlib import Path
 from typing import Protocol
 
 from client import commands, display
 from client.clock import Clock
 from client.display import Kind, Line
 from client.errors import ClientError, NotReadyError
-from client.events import Event, LoggedOut, MessageArrived, PresenceChanged, State, StateChanged, TextFailed
-from client.narrator import Narrator
+from client.events import (
+    Event,
+    FileEnded,
+    FileMoved,
+    LoggedOut,
+    MessageArrived,
+    PresenceChanged,
+    State,
+    StateChanged,
+    TextFailed,
+)
+from client.files.answers import FileInfo, posted_file
+from client.files.paths import default_downloads
+from client.files.transfer import Phase, Transfer
+from client.files.words import progress_text
+from client.narrator import Narrator, message_text
 from client.replies import Message
 from client.rooms import Room
 from client.session import Session
+
+FILES_KNOWN_MAX = 1_000
+"""Files that can be named by the beginning of their id; older ones are found with /files, or by the whole id."""
 
 
 class Screen(Protocol):
@@ -46,11 +65,14 @@ class Chat:
         shows_context: bool = False,
         shows_own: bool = True,
         ends_with_login: bool = False,
+        downloads: Path | None = None,
+        tells_progress_s: float | None = None,
     ) -> None:
         """Makes a chat.
 
         `shows_context` adds recent messages when a room is entered, `shows_own` one's own messages; with
-        `ends_with_login` losing the login is an error, and the end.
+        `ends_with_login` losing the login is an error, and the end. `downloads` is where files go when nobody says;
+        with `tells_progress_s` a line says every so often how far each transfer is.
         """
         self.screen = screen
         self.clock = clock
@@ -60,9 +82,13 @@ class Chat:
         self.error_count = 0
         self.users: dict[str, None] = {}  # a set that keeps its order
         self.listed_rooms: dict[str, str] = {}
+        self.files: dict[str, FileInfo] = {}  # those that were seen, by id, the newest last
+        self.downloads = downloads or default_downloads(os.environ)
         self.ended = asyncio.Event()  # the session cannot go on
         self._shows_own = shows_own
         self._ends_with_login = ends_with_login
+        self._tells_progress_s = tells_progress_s
+        self._told_at: dict[Transfer, float] = {}
         self._current_id: str | None = None
         self._session: Session | None = None
         self._narrator = Narrator(zone)
@@ -101,13 +127,20 @@ class Chat:
         """Shows why something was not done."""
         self.fail(display.reason(problem, now=self.clock.now(), zone=self.zone))
 
+    def know_file(self, file: FileInfo) -> None:
+        """A file was seen, and may be asked for by its name or the beginning of its id."""
+        self.files.pop(file.file_id, None)
+        self.files[file.file_id] = file
+        if len(self.files) > FILES_KNOWN_MAX:
+            del self.files[next(iter(self.files))]
+
     def show_message(self, room: Room, message: Message, *, is_own: bool) -> None:
         """Shows a message, with its room where that is not the current one."""
-        self.users.setdefault(message.username)
+        self._learn(message)
         self.show(
             *display.message_lines(
                 username=message.username,
-                text=message.text,
+                text=message_text(message),
                 ts_ms=message.ts,
                 is_own=is_own,
                 room_name=None if room.room_id == self._current_id else room.name,
@@ -146,11 +179,15 @@ class Chat:
         """Shows what happened."""
         match event:
             case MessageArrived(message=message, is_own=is_own):
-                self.users.setdefault(message.username)
+                self._learn(message)
                 if is_own and not self._shows_own:
                     return
             case PresenceChanged(action="join" | "online", username=username):
                 self.users.setdefault(username)
+            case FileMoved(transfer):
+                self._tell_progress(transfer)
+            case FileEnded(transfer):
+                self._told_at.pop(transfer, None)
             case LoggedOut():
                 self._current_id = None
                 if self._ends_with_login:
@@ -169,6 +206,19 @@ class Chat:
         self.error_count += any(line.kind is Kind.ERROR for line in lines)
         self.show(*lines)
         self.screen.update()
+
+    def _learn(self, message: Message) -> None:
+        self.users.setdefault(message.username)
+        if (file := posted_file(message.file)) is not None:
+            self.know_file(file)
+
+    def _tell_progress(self, transfer: Transfer) -> None:
+        if self._tells_progress_s is None or transfer.phase is Phase.WAITING:
+            return
+        now = self.clock.monotonic()
+        if now - self._told_at.setdefault(transfer, now) >= self._tells_progress_s:
+            self._told_at[transfer] = now
+            self.show(display.note(progress_text(transfer, now)))
 
     async def learn_users(self, room: Room) -> list[str]:
         """Who is online in a room; the names of its members are known for completion from then on."""

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from client import actions, display
+from client import actions, display, file_actions
 from client.actions import UsageError
-from client.words import Words, quoted, split
+from client.files.paths import completions as completions_of_path
+from client.files.words import short_id
+from client.words import QUOTES, Words, quoted, split
 
 if TYPE_CHECKING:
     from client.chat import Chat
@@ -43,6 +45,17 @@ def known_users(chat: Chat) -> Iterable[str]:
     return chat.users
 
 
+def known_files(chat: Chat) -> Iterable[str]:
+    """Names and ids of the files that were seen, the newest first."""
+    newest = list(reversed(chat.files.values()))
+    return dict.fromkeys([*(file.name for file in newest), *(short_id(file.file_id) for file in newest)])
+
+
+def transfer_numbers(chat: Chat) -> Iterable[str]:
+    """The numbers of what is being sent and fetched."""
+    return (str(transfer.number) for transfer in chat.session.files)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: `usage` without its name, `summary` in a line of /help, `details` in /help NAME."""
@@ -54,6 +67,8 @@ class Command:
     details: str = ""
     completer: Completer = no_words
     takes_password: bool = False
+    path_from: int | None = None
+    """From this word on, counted from 0, the rest of the line is a path."""
 
 
 async def show_help(chat: Chat, words: Words) -> None:
@@ -122,6 +137,39 @@ COMMANDS: dict[str, Command] = {
         Command(
             "switch", "ROOM", "sends your text to another one of your rooms", actions.switch, completer=joined_rooms
         ),
+        Command(
+            "file",
+            "PATH",
+            "sends a file to the current room",
+            file_actions.send,
+            "It goes on by itself after a lost connection, and at the next login after the end of the program.",
+            path_from=0,
+        ),
+        Command(
+            "files",
+            "[ROOM]",
+            "lists the files of the current room, or another, and what is under way",
+            file_actions.files,
+            completer=joined_rooms,
+        ),
+        Command(
+            "get",
+            "ID [PATH]",
+            "fetches a file",
+            file_actions.get,
+            "ID is the beginning of its id, as /files shows it, or its name.\n"
+            "PATH is a folder, or the name of a new file; left out, it goes to the folder for downloads.\n"
+            "Nothing is overwritten, and the file gets its name when it is complete and its hash is right.",
+            completer=known_files,
+            path_from=1,
+        ),
+        Command(
+            "cancel",
+            "[NUMBER]",
+            "gives up what is being sent or fetched",
+            file_actions.cancel,
+            completer=transfer_numbers,
+        ),
         Command("quit", "", "ends the program; so does Ctrl-D", actions.leave_program),
     )
 }
@@ -169,10 +217,25 @@ def completions(chat: Chat, line: str) -> list[tuple[str, int]]:
         command = COMMANDS.get(words[0][1:].lower())
         if command is None:
             return []
+        if command.path_from is not None and (path := _path_begun(line, words, command.path_from + 1)) is not None:
+            return _matching_paths(path)
         begun = line[words.starts[1] :] if len(words) > 1 else ""
         return _matching(command.completer(chat), begun)
     begun = line.rpartition(" ")[2]
     return _matching(known_users(chat), begun) if begun else []
+
+
+def _path_begun(line: str, words: Words, index: int) -> str | None:
+    """What is typed of a path that begins with a word; None where the words before it are not complete."""
+    if len(words) > index:
+        return line[words.starts[index] :]
+    return "" if len(words) == index and line.endswith(" ") else None
+
+
+def _matching_paths(begun: str) -> list[tuple[str, int]]:
+    quote = begun[:1] if begun[:1] in QUOTES else ""
+    found = completions_of_path(begun.removeprefix(quote))
+    return [(f"{quote}{path}{'' if path.endswith('/') else quote}", len(begun)) for path in found]
 
 
 def _matching(candidates: Iterable[str], begun: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from client.replies import Positions, ServerInfo, read, refused
 from client.transport import Transport
 from services.common.wire import limits
 from services.common.wire.envelope import ServerEnvelope, WireError, encode_request, parse_server
-from services.common.wire.frames import Chunk, FrameDecoder
+from services.common.wire.frames import Chunk, FrameDecoder, encode_chunk
 
 REQUEST_TIMEOUT_S = 15.0
 """The server answers or gives up within 10 s; the rest is for the way there and back."""
@@ -40,8 +40,8 @@ class _Waiting:
 class Connection:
     """Speaks version 2 of the protocol over a transport.
 
-    `on_event` gets every frame that answers no request, `on_positions` the answer to each heartbeat; both are called
-    in the order in which frames came, and like the answers' handlers they must not wait.
+    `on_event` gets every frame that answers no request, `on_chunk` the pieces of files, `on_positions` the answer to
+    each heartbeat; they are called in the order in which frames came, and like the answers' handlers must not wait.
     """
 
     def __init__(
@@ -51,12 +51,14 @@ class Connection:
         clock: Clock,
         on_event: Callable[[ServerEnvelope], None],
         on_positions: Callable[[Positions], None],
+        on_chunk: Callable[[Chunk], None] = lambda _: None,
     ) -> None:
         self.server: ServerInfo | None = None
         self._transport = transport
         self._clock = clock
         self._on_event = on_event
         self._on_positions = on_positions
+        self._on_chunk = on_chunk
         self._waiting: dict[int, _Waiting] = {}
         self._last_id = 0
         self._heard_at = self._beaten_at = clock.monotonic()
@@ -162,6 +164,20 @@ class Connection:
         self._waiting[self._last_id] = _Waiting(on_answer, self._clock.monotonic() + timeout_s)
         self._transport.send(frame)
 
+    def tell(self, name: str, data: dict[str, Any]) -> None:
+        """Sends what the server does not answer."""
+        if self._end_reason is None:
+            self._transport.send(encode_request(name, data))
+
+    def send_chunk(self, file_id: bytes, offset: int, data: bytes | memoryview) -> None:
+        """Sends a piece of a file."""
+        if self._end_reason is None:
+            self._transport.send(encode_chunk(file_id, offset, data))
+
+    async def drained(self) -> None:
+        """Waits until most of what was sent has left, so that what is said next is not far behind it."""
+        await self._transport.drained()
+
     async def _read(self) -> None:
         decoder = FrameDecoder()
         while self._end_reason is None:
@@ -172,7 +188,8 @@ class Connection:
             self._heard_at = self._clock.monotonic()
             for frame in decoder.feed(data):
                 if isinstance(frame, Chunk):
-                    continue  # belongs to a file that this client did not ask for
+                    self._on_chunk(frame)
+                    continue
                 try:
                     self._handle(parse_server(frame))
                 except (WireError, ProtocolError) as error:

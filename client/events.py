@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from client.errors import ClientError, EventsLostError
+from client.files.transfer import Transfer
 from client.replies import Message
 from client.rooms import Room
 
@@ -129,6 +130,35 @@ class LoggedOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class FileMoved:
+    """A transfer has gone on, or stands still with the connection; at most some times a second."""
+
+    transfer: Transfer
+
+
+@dataclass(frozen=True)
+class FileResumed:
+    """A transfer that an earlier run of the program left goes on."""
+
+    transfer: Transfer
+
+
+@dataclass(frozen=True)
+class FileWaits:
+    """A transfer is tried again a little later, for a reason that is for people."""
+
+    transfer: Transfer
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileEnded:
+    """A transfer is done, has failed, or is cancelled; `transfer.phase` says which."""
+
+    transfer: Transfer
+
+
 Event = (
     StateChanged
     | MessageArrived
@@ -142,6 +172,10 @@ Event = (
     | GoodbyeReceived
     | ErrorReceived
     | LoggedOut
+    | FileMoved
+    | FileResumed
+    | FileWaits
+    | FileEnded
 )
 
 

@@ -13,6 +13,7 @@ from client.replies import Positions, ServerInfo
 from client.tasks import TaskSet
 from client.transport import Connector
 from services.common.wire.envelope import ServerEnvelope
+from services.common.wire.frames import Chunk
 
 STAY_AWAY_MAX_S = 300.0
 """A server may ask for patience, but not for more than a person has."""
@@ -34,6 +35,7 @@ class Link:
         uniform: Callable[[float, float], float],
         on_event: Callable[[ServerEnvelope], None],
         on_positions: Callable[[Positions], None],
+        on_chunk: Callable[[Chunk], None],
         on_up: Callable[[Connection], None],
         on_down: Callable[[], Awaitable[None]],
         on_state: Callable[[State, str, float | None], None],
@@ -46,6 +48,7 @@ class Link:
         self._backoff = Backoff(uniform)
         self._on_event = on_event
         self._on_positions = on_positions
+        self._on_chunk = on_chunk
         self._on_up = on_up
         self._on_down = on_down
         self._on_state = on_state
@@ -74,7 +77,13 @@ class Link:
 
     async def _open(self) -> Connection:
         transport = await self._connector.connect()
-        connection = Connection(transport, clock=self._clock, on_event=self._on_event, on_positions=self._on_positions)
+        connection = Connection(
+            transport,
+            clock=self._clock,
+            on_event=self._on_event,
+            on_positions=self._on_positions,
+            on_chunk=self._on_chunk,
+        )
         self._tasks.spawn(connection.run(), name="connection")
         try:
             self.server = await connection.hello(self._client)

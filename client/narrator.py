@@ -10,6 +10,10 @@ from client.errors import ClientError
 from client.events import (
     ErrorReceived,
     Event,
+    FileEnded,
+    FileMoved,
+    FileResumed,
+    FileWaits,
     GoodbyeReceived,
     LoggedOut,
     MessageArrived,
@@ -22,6 +26,10 @@ from client.events import (
     StateChanged,
     TextFailed,
 )
+from client.files.answers import posted_file
+from client.files.transfer import Transfer
+from client.files.words import ended_lines, file_text, resumed_line, waits_line
+from client.replies import Message
 from client.rooms import Room
 
 QUOTED_CHARS = 40
@@ -51,6 +59,7 @@ class Narrator:
         self._zone = zone
         self._is_connected = False
         self._was_connected = False
+        self._waits: dict[Transfer, str] = {}  # what was told last of those that wait
 
     def tell(
         self, event: Event, *, current_id: str | None, username: str | None, failed_in: Room | None, now: float
@@ -64,7 +73,7 @@ class Narrator:
             case MessageArrived(room, message, is_own=is_own):
                 return display.message_lines(
                     username=message.username,
-                    text=message.text,
+                    text=message_text(message),
                     ts_ms=message.ts,
                     is_own=is_own,
                     room_name=None if room.room_id == current_id else room.name,
@@ -76,6 +85,8 @@ class Narrator:
                 return self._state(event)
             case TextFailed(text=text, error=problem):
                 return self._failure(failed_in, text, problem, now)
+            case FileMoved() | FileResumed() | FileWaits() | FileEnded():
+                return self._about_file(event)
             case MessagesMissing() | RoomReplaced() | RoomLost():
                 return [_about_room(event)]
         return _about_server(event)
@@ -94,12 +105,33 @@ class Narrator:
         again, self._is_connected, self._was_connected = self._was_connected, True, True
         return [display.note("Connected again.")] if again else []
 
+    def _about_file(self, event: FileMoved | FileResumed | FileWaits | FileEnded) -> list[Line]:
+        transfer = event.transfer
+        match event:
+            case FileResumed():
+                return [resumed_line(transfer)]
+            case FileWaits(reason=reason):
+                is_news, self._waits[transfer] = self._waits.get(transfer) != reason, reason
+                return [waits_line(transfer, reason)] if is_news else []
+            case FileEnded():
+                self._waits.pop(transfer, None)
+                return ended_lines(transfer)
+        return []  # that it moves is seen elsewhere
+
     def _failure(self, room: Room | None, text: str, problem: ClientError, now: float) -> list[Line]:
         start = text if len(text) <= QUOTED_CHARS else text[: QUOTED_CHARS - 1] + "…"
         where = f" to #{room.name}" if room else ""
         return display.error(
             f"Not sent{where}: “{display.clean(start)}”: {display.reason(problem, now=now, zone=self._zone)}"
         )
+
+
+def message_text(message: Message) -> str:
+    """What a message says; a file is told in words."""
+    file = posted_file(message.file)
+    if file is None:
+        return message.text
+    return f"{message.text}\n{file_text(file)}" if message.text else file_text(file)
 
 
 def _presence(event: PresenceChanged, current_id: str | None, username: str | None) -> list[Line]:

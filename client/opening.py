@@ -10,6 +10,8 @@ from client.arguments import Options
 from client.chat import Chat
 from client.errors import ConnectError, RequestError, TrustError
 from client.failover import AnyOf
+from client.files.book import books
+from client.files.book import default_folder as books_folder
 from client.known_hosts import KnownHosts, default_path
 from client.outbox_file import default_folder, journals
 from client.session import Session
@@ -45,6 +47,7 @@ async def open_session(chat: Chat, options: Options) -> Address:
             on_event=chat.on_event,
             clock=chat.clock,
             open_journal=journals(default_folder(os.environ), addresses[0]),
+            open_book=books(books_folder(os.environ), addresses[0]),
         )
         chat.attach(session)
         try:

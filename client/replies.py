@@ -19,6 +19,8 @@ class ServerInfo(msgspec.Struct, frozen=True):
     heartbeat_s: float = limits.HEARTBEAT_S
     idle_timeout_s: float = limits.IDLE_TIMEOUT_S
     max_text_chars: int = limits.MAX_TEXT_CHARS
+    file_window_bytes: int = 1_048_576
+    max_file_bytes: int = limits.MAX_SEQ
 
 
 class Message(msgspec.Struct, frozen=True):

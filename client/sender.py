@@ -12,16 +12,29 @@ from functools import partial
 
 from client.clock import Clock
 from client.connection import Connection
-from client.errors import ClientError, ConnectionLostError, OutboxUnwritableError, RequestError
+from client.errors import ClientError, ConnectionLostError, InvalidTextError, OutboxUnwritableError, RequestError
 from client.events import Event, TextAcknowledged, TextFailed
 from client.outbox import Outbox
 from client.outbox_file import Journal, OpenJournal
 from client.replies import Stored, read, refused
 from client.tasks import TaskSet
 from services.common.wire.envelope import ServerEnvelope
+from services.common.wire.text import is_clean_text
 
 ANSWER_TIMEOUT_S = 30.0
 """The server answers a text within 10 s, if only with unknown_outcome; without any answer the connection is broken."""
+
+
+def check_text(text: str, *, longest: int) -> None:
+    """Raises InvalidTextError, with what is wrong, for a text that the server would refuse."""
+    if not text:
+        raise InvalidTextError("There is nothing to send.")
+    if len(text) > longest:
+        raise InvalidTextError(
+            f"This is too long: {len(text)} characters, and a message may have {longest}. Nothing was sent."
+        )
+    if not is_clean_text(text):
+        raise InvalidTextError("This contains control characters. Nothing was sent.")
 
 
 class Sender:
@@ -117,6 +130,19 @@ class Sender:
                 await shrunk
             finally:
                 self._shrunk.discard(shrunk)
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Waits until everything is acknowledged, at most `timeout_s` seconds; returns whether it is."""
+        waits = (
+            asyncio.ensure_future(self.wait_until_below(1)),
+            asyncio.ensure_future(self._clock.sleep(timeout_s)),
+        )
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        return len(self._outbox) == 0
 
     def _pump(self) -> None:
         connection = self._connection

@@ -14,7 +14,6 @@ in order.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import secrets
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from client.backoff import Backoff
 from client.catchup import CatchUp
 from client.clock import Clock, SystemClock
 from client.connection import Connection
-from client.errors import ClientError, InvalidTextError, NotReadyError, RequestError
+from client.errors import ClientError, NotReadyError, RequestError
 from client.events import (
     ErrorReceived,
     Event,
@@ -37,6 +36,8 @@ from client.events import (
     State,
     StateChanged,
 )
+from client.files.book import OpenBook
+from client.files.transfers import Transfers
 from client.link import Link
 from client.login import Credentials, log_in, log_in_again
 from client.outbox_file import OpenJournal
@@ -54,12 +55,11 @@ from client.replies import (
     read,
 )
 from client.rooms import Room, Rooms
-from client.sender import Sender
+from client.sender import Sender, check_text
 from client.tasks import TaskSet
 from client.transport import Connector
 from services.common.wire import limits
 from services.common.wire.envelope import ServerEnvelope
-from services.common.wire.text import is_clean_text
 
 CLIENT_NAME = "parley/0.1.0"
 
@@ -73,7 +73,8 @@ SETTLE_S = 5.0
 
 
 class Session:
-    """A session; `state` says how it stands, `rooms` the joined rooms, `username` who is logged in.
+    """A session; `state` says how it stands, `rooms` the joined rooms, `files` what is sent and fetched, `username` who
+    is logged in.
 
     Events go to `on_event`, which must not wait, and to every iterator that `events` made. Requests raise RequestError
     where the server refuses, NotReadyError without connection or login, ConnectionLostError where the connection ended
@@ -90,6 +91,7 @@ class Session:
         uniform: Callable[[float, float], float] = _uniform,
         new_key: Callable[[], str] = lambda: secrets.token_urlsafe(16),
         open_journal: OpenJournal | None = None,
+        open_book: OpenBook | None = None,
     ) -> None:
         self.state = State.CONNECTING
         self.username: str | None = None
@@ -102,6 +104,13 @@ class Session:
         self._is_logged_in = False  # on the present connection
         self._catchup = CatchUp(clock=self._clock, emit=self._emit, on_change=self._update_state)
         self._sender = Sender(clock=self._clock, emit=self._emit, new_key=new_key, open_journal=open_journal)
+        self.files = Transfers(
+            clock=self._clock,
+            emit=self._emit,
+            uniform=uniform,
+            new_token=lambda: secrets.token_hex(16),
+            open_book=open_book,
+        )
         self._link = Link(
             connector,
             client=client,
@@ -109,6 +118,7 @@ class Session:
             uniform=uniform,
             on_event=self._handle,
             on_positions=lambda said: self._catchup.learn(said.rooms),
+            on_chunk=self.files.receive,
             on_up=self._is_up,
             on_down=self._is_down,
             on_state=self._set_state,
@@ -223,15 +233,7 @@ class Session:
 
     def check_text(self, text: str) -> None:
         """Raises InvalidTextError, with what is wrong, for a text that the server would refuse."""
-        longest = self.server.max_text_chars if self.server else limits.MAX_TEXT_CHARS
-        if not text:
-            raise InvalidTextError("There is nothing to send.")
-        if len(text) > longest:
-            raise InvalidTextError(
-                f"This is too long: {len(text)} characters, and a message may have {longest}. Nothing was sent."
-            )
-        if not is_clean_text(text):
-            raise InvalidTextError("This contains control characters. Nothing was sent.")
+        check_text(text, longest=self.server.max_text_chars if self.server else limits.MAX_TEXT_CHARS)
 
     def post_text(self, room_id: str, text: str) -> str:
         """Queues a text and returns its key at once; TextAcknowledged or TextFailed will say what became of it.
@@ -253,16 +255,7 @@ class Session:
 
     async def settle(self, timeout_s: float) -> bool:
         """Waits until everything is acknowledged, at most `timeout_s` seconds; returns whether it is."""
-        waits = (
-            asyncio.ensure_future(self._sender.wait_until_below(1)),
-            asyncio.ensure_future(self._clock.sleep(timeout_s)),
-        )
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
-        return len(self._sender) == 0
+        return await self._sender.settle(timeout_s)
 
     def _check_may_send(self, room_id: str, text: str) -> None:
         self.check_text(text)
@@ -305,6 +298,7 @@ class Session:
         await self._restoring.close()
         await self._catchup.stop()
         await self._sender.stop()
+        await self.files.stop()
 
     async def _restore(self, connection: Connection, credentials: Credentials) -> None:
         try:
@@ -329,6 +323,8 @@ class Session:
         self._token = login.token
         self._catchup.start(connection, login.rooms, username=login.username)
         self._sender.start(connection, login.username)
+        if connection.server is not None:
+            self.files.start(connection, connection.server, login.username)
         self._update_state()
 
     def _forget(self, reason: str) -> None:
@@ -337,6 +333,7 @@ class Session:
         self._token = ""
         self._catchup.forget()
         self._sender.put_away(reason)
+        self.files.put_away()
         self._update_state()
 
     def _lose_login(self, reason: str) -> None:
@@ -347,6 +344,8 @@ class Session:
     # What the server says without having been asked.
 
     def _handle(self, envelope: ServerEnvelope) -> None:
+        if self.files.handle(envelope):
+            return
         data = envelope.data
         match envelope.type:
             case "messages":
@@ -390,6 +389,7 @@ class Session:
     def _set_state(self, state: State, reason: str = "", retry_in_s: float | None = None) -> None:
         if state is State.CLOSED:
             self._sender.put_away("The session ended before this was acknowledged.")
+            self.files.put_away()
         if state is not self.state or reason:
             self.state = state
             self._emit(StateChanged(state, reason, retry_in_s))

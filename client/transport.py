@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,9 @@ CLOSE_TIMEOUT_S = 2.0
 
 READ_BYTES = 65_536
 
+QUEUED_BYTES_MAX = 131_072
+"""Of a file, here and again in the system: a text that is typed meanwhile is behind no more than that."""
+
 
 class Transport(Protocol):
     """A connection: ordered bytes both ways."""
@@ -31,6 +35,10 @@ class Transport(Protocol):
 
     def send(self, data: bytes) -> None:
         """Queues bytes; after the end they go nowhere."""
+        ...
+
+    async def drained(self) -> None:
+        """Waits until little is queued, or the connection has ended."""
         ...
 
     async def close(self) -> None:
@@ -52,6 +60,11 @@ class StreamTransport:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        writer.transport.set_write_buffer_limits(high=QUEUED_BYTES_MAX)
+        raw = writer.get_extra_info("socket")
+        if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, QUEUED_BYTES_MAX)
 
     async def receive(self) -> bytes:
         """What came in; b"" at the end."""
@@ -64,6 +77,11 @@ class StreamTransport:
         """Queues bytes."""
         if not self._writer.is_closing():
             self._writer.write(data)
+
+    async def drained(self) -> None:
+        """Waits until little is queued."""
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -163,6 +181,10 @@ class MemoryTransport:
         """Hands bytes to the other end."""
         if data and not self._ended.is_set():
             self._leaving.put_nowait(data)
+
+    async def drained(self) -> None:
+        """Gives the other end its turn."""
+        await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Ends the connection for both ends."""

@@ -24,6 +24,13 @@ LAST_ACKNOWLEDGEMENTS_S = 60.0
 """How long the end of the input waits for acknowledgements: a server that restarts is back much sooner."""
 
 
+PROGRESS_EVERY_S = 5.0
+"""How often a transfer is told of."""
+
+STILL_S = 60.0
+"""How long the end of the input waits for transfers in which nothing moves; they go on at the next login."""
+
+
 class PlainScreen:
     """Messages and answers go to one stream, notes and errors to the other."""
 
@@ -56,7 +63,14 @@ async def run(options: Options) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     screen = PlainScreen(sys.stdout, sys.stderr, colour=options.has_colour)
-    chat = Chat(screen, clock=SystemClock(), shows_own=False, ends_with_login=True)
+    chat = Chat(
+        screen,
+        clock=SystemClock(),
+        shows_own=False,
+        ends_with_login=True,
+        downloads=options.downloads,
+        tells_progress_s=PROGRESS_EVERY_S,
+    )
     try:
         await open_session(chat, options)
     except ClientError as problem:
@@ -104,3 +118,21 @@ async def _talk(chat: Chat, options: Options) -> None:
             await chat.session.wait_until_below(UNACKNOWLEDGED_MAX)
     if not await chat.session.settle(LAST_ACKNOWLEDGEMENTS_S):
         chat.fail(f"{chat.session.unacknowledged} messages were not acknowledged.")
+    await _finish_files(chat)
+
+
+async def _finish_files(chat: Chat) -> None:
+    """Waits for transfers while one of them moves."""
+    ended = asyncio.ensure_future(chat.session.files.wait_until_ended())
+    try:
+        before = -1
+        while not ended.done():
+            moved = sum(transfer.sent_bytes + transfer.done_bytes for transfer in chat.session.files)
+            if moved == before:
+                left = len(list(chat.session.files))
+                chat.fail(f"{left} files are not complete; they go on at the next login.")
+                return
+            before = moved
+            await asyncio.wait([ended], timeout=STILL_S)
+    finally:
+        ended.cancel()

@@ -26,7 +26,7 @@ LAST_ACKNOWLEDGEMENTS_S = 5.0
 async def run(options: Options) -> int:
     """Runs until the person leaves; returns the exit status."""
     terminal = Terminal(colour=options.has_colour)
-    chat = Chat(terminal, clock=SystemClock(), shows_context=True)
+    chat = Chat(terminal, clock=SystemClock(), shows_context=True, downloads=options.downloads)
     with patch_stdout(raw=True):
         try:
             address = await open_session(chat, options)

@@ -21,6 +21,8 @@ from client import display
 from client.chat import Chat
 from client.display import Line
 from client.events import State
+from client.files.transfer import Phase
+from client.files.words import progress_text
 from client.tui.completion import ChatCompleter, DiscreetHistory
 
 STATE_STYLES = {
@@ -30,6 +32,9 @@ STATE_STYLES = {
     State.CLOSED: "fg:ansired",
 }
 
+
+TRANSFERS_SHOWN_MAX = 6
+"""Of the screen's lines: what is said is what people look at."""
 
 _HIDDEN = PasswordProcessor(char="")
 """Shows nothing at all: stars would tell how long a password is."""
@@ -139,4 +144,15 @@ def _toolbar(chat: Chat) -> FormattedText:
         parts += [("", " | " if (style, name) == rooms[0] else " "), (style, f"#{name}")]
     if session.unacknowledged:
         parts.append(("", f" | {session.unacknowledged} not acknowledged yet"))
+    parts += [("", f"\n {text}") for text in _transfers(chat)]
     return FormattedText(parts)
+
+
+def _transfers(chat: Chat) -> list[str]:
+    """A line for each of the files that move, and one for the rest."""
+    under_way = sorted(chat.session.files, key=lambda transfer: transfer.phase is Phase.WAITING)
+    now = chat.clock.monotonic()
+    shown = [progress_text(transfer, now) for transfer in under_way[:TRANSFERS_SHOWN_MAX]]
+    if (left := len(under_way) - len(shown)) > 0:
+        shown.append(f"and {left} more: /files lists them")
+    return shown

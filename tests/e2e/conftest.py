@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.chat_program import Terminals, environment
 from tests.helpers.people import People
-from tests.helpers.stack import Stack, running_stack
+from tests.helpers.stack import ROOT, Stack, parley, running_stack
+from tests.helpers.terminal_program import TerminalProgram
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -55,3 +57,20 @@ async def own_people(own_stack: Stack) -> AsyncIterator[People]:
     """Connects people to the test's own stack."""
     async with AsyncExitStack() as exits:
         yield People(own_stack, exits)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminals]:
+    """Starts `parley chat` in a pseudo-terminal, in the home of a stack."""
+    opened: list[TerminalProgram] = []
+
+    def start(stack: Stack, *arguments: str) -> TerminalProgram:
+        program = TerminalProgram(
+            parley("chat", "--home", str(stack.home), *arguments), env=environment(tmp_path), cwd=str(ROOT)
+        )
+        opened.append(program)
+        return program
+
+    yield start
+    for program in opened:
+        program.close()

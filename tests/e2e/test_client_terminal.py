@@ -5,70 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.chat_program import PASSWORD, Terminals, plain, register
 from tests.helpers.people import fresh
 from tests.helpers.stack import ROOT, Stack, eventually, parley
-from tests.helpers.terminal_program import TerminalProgram
 
 # The child replaces itself at once, so what the warning fears cannot happen.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-PASSWORD = "correct horse battery"
-
-Terminals = Callable[..., TerminalProgram]
-
-
-def environment(home: Path) -> dict[str, str]:
-    env = {**os.environ, "TERM": "xterm-256color", "HOME": str(home), "PYTHONPATH": str(ROOT)}
-    env.pop("NO_COLOR", None)
-    return env
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminals]:
-    """Starts `parley chat` in a pseudo-terminal, in the home of a stack."""
-    opened: list[TerminalProgram] = []
-
-    def start(stack: Stack, *arguments: str) -> TerminalProgram:
-        program = TerminalProgram(
-            parley("chat", "--home", str(stack.home), *arguments), env=environment(tmp_path), cwd=str(ROOT)
-        )
-        opened.append(program)
-        return program
-
-    yield start
-    for program in opened:
-        program.close()
-
-
-def register(program: TerminalProgram, name: str) -> None:
-    program.wait_for("/register NAME if not")
-    program.enter(f"/register {name}")
-    for question in ("Password:", "again:"):
-        program.wait_for(question)
-        program.enter(PASSWORD)
-    program.wait_for(f"[SUCCESS] Logged in as {name}.")
-
-
-def plain(stack: Stack, folder: Path, text: str, user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    password_file = folder / "password"
-    password_file.write_text(PASSWORD)
-    command = parley(
-        "chat", "--home", str(stack.home), "--plain", "--user", user, "--password-file", str(password_file)
-    )
-    return subprocess.run(
-        [*command, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(folder),
-        timeout=90,
-    )
 
 
 def admin(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

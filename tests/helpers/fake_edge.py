@@ -17,7 +17,8 @@ from services.common.wire import requests
 from services.common.wire.codes import ErrorCode
 from services.common.wire.envelope import WireError, parse
 from services.common.wire.events import Encoder, Message, history_frame, messages_frames, text_stored_frame
-from services.common.wire.frames import FrameDecoder
+from services.common.wire.frames import Chunk, FrameDecoder
+from tests.helpers.fake_file_desk import FakeFileDesk
 
 TS = 1_800_000_000_000
 
@@ -67,14 +68,19 @@ class FakeConnection:
     def send(self, frame: bytes) -> None:
         self.transport.send(frame)
 
-    def event(self, kind: str, data: dict[str, Any], room_id: str | None = None) -> None:
-        self.send(self.edge.encoder.reply(kind, data, room_id=room_id))
+    def event(self, kind: str, data: dict[str, Any], room_id: str | None = None, *, re: Any = None) -> None:
+        self.send(self.edge.encoder.reply(kind, data, re=re, room_id=room_id))
+
+    def refuse(self, re: Any, code: ErrorCode) -> None:
+        self.send(self.edge.encoder.error(code, f"refused: {code}", re=re))
 
     async def serve(self) -> None:
         while data := await self.transport.receive():
             for frame in self.decoder.feed(data):
-                assert isinstance(frame, bytes)
-                self.edge.handle(self, frame)
+                if isinstance(frame, Chunk):
+                    self.edge.files.take(self, frame)
+                else:
+                    self.edge.handle(self, frame)
                 self.edge.tell_change()
 
 
@@ -89,6 +95,7 @@ class FakeEdge:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.refusals: deque[Refusal] = deque()
         self.server_info: dict[str, Any] = {"protocol": 2, "server": "fake/1", "heartbeat_s": 30}
+        self.files = FakeFileDesk(self)
         self.is_down = False
         self.attempts = 0
         self.silent_types: set[str] = set()
@@ -109,8 +116,10 @@ class FakeEdge:
         self.rooms[room.room_id] = room
         return room
 
-    def say(self, room: FakeRoom, username: str, text: str, key: str | None = None) -> Message:
-        message = Message(room.last_seq + 1, username, text, TS + room.last_seq)
+    def say(
+        self, room: FakeRoom, username: str, text: str, key: str | None = None, *, file: dict[str, Any] | None = None
+    ) -> Message:
+        message = Message(room.last_seq + 1, username, text, TS + room.last_seq, file)
         room.log.append(message)
         if key is not None:
             room.keys[(username, key)] = message
@@ -217,6 +226,21 @@ class FakeEdge:
 
     def _reply(self, connection: FakeConnection, re: Any, data: Any, kind: str = "success", **more: Any) -> None:
         connection.send(self.encoder.reply(kind, data, re=re, **more))
+
+    def _file_offer(self, connection: FakeConnection, request: requests.FileOffer, re: Any) -> None:
+        self.files.offer(connection, request, re)
+
+    def _file_get(self, connection: FakeConnection, request: requests.FileGet, re: Any) -> None:
+        self.files.get(connection, request, re)
+
+    def _file_ack(self, connection: FakeConnection, request: requests.FileAck, re: Any) -> None:
+        self.files.acknowledge(connection, request)
+
+    def _file_cancel(self, connection: FakeConnection, request: requests.FileCancel, re: Any) -> None:
+        self.files.cancel(connection, request, re)
+
+    def _file_list(self, connection: FakeConnection, request: requests.FileList, re: Any) -> None:
+        self.files.list(connection, request, re)
 
     def _hello(self, connection: FakeConnection, request: requests.Hello, re: Any) -> None:
         self._reply(connection, re, self.server_info, "server_info")

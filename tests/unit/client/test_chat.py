@@ -55,11 +55,11 @@ class Table:
                 await asyncio.sleep(0)
         return self.paper.lines[before:]
 
-    async def until(self, condition: Callable[[], object], *, advance_s: float = 0.0) -> None:
-        for _ in range(1000):
+    async def until(self, condition: Callable[[], object], *, advance_s: float = 0.0, patience: int = 1000) -> None:
+        for _ in range(patience):
             if condition():
                 return
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.0005 if patience > 1000 else 0)  # what is on a thread needs real time
             if advance_s:
                 await self.clock.advance(advance_s)
         raise AssertionError(f"it never came: {self.paper.lines}")

@@ -37,7 +37,7 @@ def chat() -> Chat:
 
 
 def test_every_command_that_was_promised_is_there() -> None:
-    promised = "help register login logout create join leave rooms users history switch quit"
+    promised = "help register login logout create join leave rooms users history switch file files get cancel quit"
     assert list(COMMANDS) == promised.split()
 
 
