@@ -122,3 +122,18 @@ async def test_a_full_store_says_so() -> None:
     with pytest.raises(StorageFullError):
         await part.append([b"123456"])
     assert part.offset == 5
+
+
+async def test_one_at_a_time_removes_a_content(store: ContentStore, tmp_path: Path) -> None:
+    other = LocalContents(tmp_path / "files") if isinstance(store, LocalContents) else store  # another process
+    async with store.removing(HASH) as is_mine:
+        assert is_mine
+        async with other.removing(HASH) as is_theirs:
+            assert not is_theirs
+        async with store.removing(HASH) as is_mine_again:
+            assert not is_mine_again
+    async with other.removing(HASH) as is_theirs:
+        assert is_theirs
+    assert await store.hashes() == []
+    if other is not store:
+        await other.close()

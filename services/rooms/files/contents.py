@@ -6,6 +6,7 @@ SHA-256, and there once however many files have it. Nothing here knows people, r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +14,8 @@ from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
 
 class StorageFullError(ParleyError):
@@ -98,6 +100,13 @@ class ContentStore(Protocol):
         """The content for reading; None where it is not kept."""
         ...
 
+    def removing(self, sha256: str) -> AbstractAsyncContextManager[bool]:
+        """What is done inside, nobody else does to this content meanwhile, in whatever process that has the store.
+
+        Gives False, at once, where somebody does already; then nothing is to be done. Ends with the process.
+        """
+        ...
+
     async def remove(self, sha256: str) -> None:
         """Removes a content, if it is there. Readers that are open go on."""
         ...
@@ -169,6 +178,7 @@ class MemoryContents:
         self.bytes_max = bytes_max
         self._parts: dict[str, MemoryPart] = {}
         self._contents: dict[str, bytes] = {}
+        self._removing: set[str] = set()
 
     @property
     def used_bytes(self) -> int:
@@ -199,6 +209,18 @@ class MemoryContents:
         """See ContentStore."""
         data = self._contents.get(sha256)
         return None if data is None else MemoryReader(data)
+
+    @contextlib.asynccontextmanager
+    async def removing(self, sha256: str) -> AsyncIterator[bool]:
+        """See ContentStore."""
+        if sha256 in self._removing:
+            yield False
+            return
+        self._removing.add(sha256)
+        try:
+            yield True
+        finally:
+            self._removing.discard(sha256)
 
     async def remove(self, sha256: str) -> None:
         """See ContentStore."""

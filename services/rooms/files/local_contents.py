@@ -28,7 +28,7 @@ from services.rooms.files import rules
 from services.rooms.files.contents import StorageFailedError, StorageFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -85,8 +85,7 @@ class LocalPart:
 
     async def append(self, pieces: Sequence[bytes]) -> int:
         """See Part."""
-        self.offset = await self._threads.run(self._append, pieces)
-        return self.offset
+        return await self._threads.run(self._append, pieces)
 
     def sha256(self) -> str:
         """See Part."""
@@ -147,7 +146,9 @@ class LocalPart:
                 self._hash.update(piece)
                 total += len(piece)
             os.fdatasync(self._handle)
-        return self.offset + total
+        # Here and not where it is waited for: whoever waits may have gone, and these bytes are there all the same.
+        self.offset += total
+        return self.offset
 
 
 class LocalReader:
@@ -208,6 +209,16 @@ class LocalContents:
         """See ContentStore."""
         found = await self._run(_open_content, self._content_path(sha256))
         return None if found is None else LocalReader(*found, self._pool)
+
+    @contextlib.asynccontextmanager
+    async def removing(self, sha256: str) -> AsyncIterator[bool]:
+        """See ContentStore. The lock is on the directory, so contents whose hashes begin alike share it."""
+        handle = await self._run(_lock, self._content_path(sha256).parent)
+        try:
+            yield handle is not None
+        finally:
+            if handle is not None:
+                os.close(handle)
 
     async def remove(self, sha256: str) -> None:
         """See ContentStore."""
@@ -276,6 +287,18 @@ def _size(path: Path) -> int:
 
 def _unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> int | None:
+    """An open directory that is locked until it is closed; None where another one has locked it."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _keep(part: Path, content: Path) -> bool:

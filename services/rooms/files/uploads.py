@@ -82,7 +82,6 @@ class Uploads:
         self._uploads: dict[str, Upload] = {}
         # Parts of uploads that have broken, the longest ago first.
         self._resting: OrderedDict[str, Part] = OrderedDict()
-        self._removing: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._uploads)
@@ -202,16 +201,12 @@ class Uploads:
         await self._remove(sha256, store.begin_orphan_removal)
 
     async def _remove(self, sha256: str, begin: BeginRemoval) -> None:
-        if sha256 in self._removing:  # a second removal could hit what has come back behind the first
-            return
-        self._removing.add(sha256)
-        try:
-            if await self._database.write(lambda c: begin(c, sha256)):
+        # A second removal could hit what has come back behind the first. What is left out here the sweeper finds.
+        async with self._contents.removing(sha256) as is_mine:
+            if is_mine and await self._database.write(lambda c: begin(c, sha256)):
                 await self._contents.remove(sha256)
                 await self._database.write(lambda c: store.end_removal(c, sha256))
                 self._counts.removed.add()
-        finally:
-            self._removing.discard(sha256)
 
     async def lose(self, sha256: str) -> None:
         """A content that should be in the store is not."""

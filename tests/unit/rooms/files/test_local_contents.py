@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -141,3 +142,8 @@ async def test_an_abandoned_call_ends_before_the_file_is_closed(
     assert not closing.done()
     go_on.set()
     await closing
+    # What it wrote counts, and the part goes on behind it.
+    assert part.offset == 1
+    assert await part.append([b"y"]) == 2
+    assert part.sha256() == hashlib.sha256(b"xy").hexdigest()
+    await part.close()
