@@ -19,7 +19,8 @@ from services.edge.allocator import keep_large_blocks_apart, spare_the_old
 from services.edge.backends import GrpcAuth, GrpcRooms
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
-from services.edge.files.backends import GrpcFiles
+from services.edge.files.backends import files_of
+from services.edge.files.routed import RoutedFiles
 from services.edge.listener import server_context
 from services.edge.routed_rooms import RoutedRooms
 from services.edge.routes import Routes
@@ -49,7 +50,7 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
             login_timeout_s=config.login_call_timeout_s,
         ),
         rooms=RoutedRooms(rooms, routes, SystemClock()),
-        files=GrpcFiles(upstreams.files, timeout_s=config.call_timeout_s),
+        files=RoutedFiles(files_of(upstreams.files, timeout_s=config.call_timeout_s), routes, SystemClock()),
         open_stream=lambda target: rooms[target].open_stream(),
         context=_client_tls(config),
         counters=telemetry.counters,

@@ -18,7 +18,7 @@ _AUTH: Final = "auth"
 
 
 class Upstreams:
-    """Every channel of an edge: `auth`, `rooms` by target, and `files`.
+    """Every channel of an edge: `auth`, and by target `rooms` and `files`.
 
     File bytes have a channel alone: a channel is a connection, and nothing else is to wait behind them.
     """
@@ -36,13 +36,12 @@ class Upstreams:
             )
             for target, vigil in self.vigils.items()
         }
-        self.files = open_channel(
-            rooms[0],
-            config=config,
-            server="rooms",
-            idempotent_methods=FILES_IDEMPOTENT,
-            vigil=self.vigils[rooms[0]],
-        )
+        self.files = {
+            target: open_channel(
+                target, config=config, server="rooms", idempotent_methods=FILES_IDEMPOTENT, vigil=vigil
+            )
+            for target, vigil in self.vigils.items()
+        }
 
     async def watch(self) -> None:
         """Keep the vigils until cancelled."""
@@ -53,6 +52,6 @@ class Upstreams:
 
     async def close(self) -> None:
         """Close all channels."""
-        channels: list[grpc.aio.Channel] = [self.files, *self.rooms.values(), self.auth]
+        channels: list[grpc.aio.Channel] = [*self.files.values(), *self.rooms.values(), self.auth]
         for channel in channels:
             await channel.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import grpc.aio
@@ -12,7 +12,7 @@ from parley.rooms.v1 import files_pb2, files_pb2_grpc, rooms_pb2
 from services.common.errors import ParleyError, from_rpc_error
 from services.common.wire.codes import ErrorCode
 from services.edge.decisions import User
-from services.edge.files.ports import FileInfo, FilePage, ListedFile, Offer, Offered, Progress
+from services.edge.files.ports import FileInfo, FilePage, FilesBackend, ListedFile, Offer, Offered, Progress
 
 FILES_IDEMPOTENT: Final = (
     "parley.rooms.v1.FileService/GetFileLimits",
@@ -146,6 +146,11 @@ class GrpcFiles:
 
     async def _ask(self, method: Callable[..., Awaitable[T]], request: object) -> T:
         return await _translated(method(request, timeout=self._timeout_s))
+
+
+def files_of(channels: Mapping[str, grpc.aio.Channel], *, timeout_s: float) -> dict[str, FilesBackend]:
+    """The backend of each instance, by target."""
+    return {target: GrpcFiles(channel, timeout_s=timeout_s) for target, channel in channels.items()}
 
 
 def _info(file: rooms_pb2.File) -> FileInfo:

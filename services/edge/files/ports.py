@@ -29,11 +29,12 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """What became of an offer: from `offset` on the bytes are wanted."""
+    """What became of an offer: from `offset` on the bytes are wanted; `target` is the instance that took it."""
 
     file_id: str
     offset: int
     room_id: str
+    target: str = ""
 
 
 class FileInfo(msgspec.Struct, frozen=True):
