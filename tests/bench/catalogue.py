@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.bench.files import files
 from tests.bench.overload import classes, overload
 from tests.bench.server import Server
 from tests.bench.workloads import Figures, closed_loop, idle, login_storm, paced, reconnect_storm
@@ -72,6 +73,13 @@ WORKLOADS: dict[str, Workload] = {
         "back_after_s",
         is_more_better=False,
         connections=1000,
+    ),
+    "files": Workload(
+        "a file of 200 MB up and down, beside 200 messages/s to 20 rooms x 20: MB per CPU-second",
+        files,
+        "mb_per_cpu_s",
+        connections=420,
+        peers=False,
     ),
     "overload": Workload(
         "10 times the peak is offered: acknowledged, as a share of the peak",
