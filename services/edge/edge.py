@@ -29,6 +29,7 @@ from services.edge.feed import Feed, Stream
 from services.edge.feeds import Feeds
 from services.edge.files.desk import FileRules, Places
 from services.edge.files.handlers import FileHandlers
+from services.edge.files.pace import GiveWay
 from services.edge.files.ports import FilesBackend
 from services.edge.handlers import Handlers
 from services.edge.leases import Leases
@@ -261,6 +262,7 @@ def _file_rules(config: EdgeConfig, backend: FilesBackend, tasks: TaskSet, traff
         idle_s=config.file_idle_timeout_s,
         uploads=places(),
         downloads=places(),
+        give_way=GiveWay(lambda: traffic.texts_received.value + traffic.delivered.value, clock),
         bytes_in=traffic.file_bytes_in,
         bytes_out=traffic.file_bytes_out,
     )

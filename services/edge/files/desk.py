@@ -19,12 +19,14 @@ from services.common.counters import Counter
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.tasks import TaskSet
+from services.common.wire import limits
 from services.common.wire.codes import ErrorCode
 from services.common.wire.frames import Chunk
 from services.common.wire.requests import FileAck
 from services.edge.decisions import Reply, User, failure
 from services.edge.dispatch import shown_message
 from services.edge.files.downloads import Download
+from services.edge.files.pace import GiveWay
 from services.edge.files.ports import DownloadStream, FilesBackend, Offered
 from services.edge.files.uploads import Upload
 from services.edge.files.windows import Incoming, Outgoing
@@ -100,6 +102,7 @@ class FileRules(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float
     uploads: Places
     downloads: Places
+    give_way: GiveWay
     bytes_in: Counter
     bytes_out: Counter
 
@@ -240,6 +243,7 @@ class Desk:
             Outgoing(offset=offset, window=self.rules.window_bytes),
             post=self._post,
             drained=self._connection.drained,
+            give_way=self.rules.give_way,
             turn=self._turn,
             idle_s=self.rules.idle_s,
         )
@@ -255,6 +259,7 @@ class Desk:
             offer.incoming,
             rules.backend.open_upload(self.user, offer.offered),
             on_stored=partial(self._stored, file_id, offer),
+            give_way=rules.give_way,
             idle_s=rules.idle_s,
             clock=rules.clock,
         )
@@ -295,7 +300,7 @@ class Desk:
     def _post(self, data: bytes) -> None:
         subscriber = self._connection.subscriber
         if subscriber is not None and not self.is_closed:
-            self.rules.bytes_out.add(len(data))
+            self.rules.bytes_out.add(len(data) - limits.LENGTH_BYTES - limits.CHUNK_HEADER_BYTES)
             subscriber.outbox.post(frame(data, QosClass.LOW))
 
     def _forget(self, file_id: bytes, offer: _Offer) -> bool:

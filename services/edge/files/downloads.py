@@ -14,6 +14,7 @@ from services.common.errors import ParleyError
 from services.common.wire import limits
 from services.common.wire.codes import ErrorCode
 from services.common.wire.frames import encode_chunk
+from services.edge.files.pace import GiveWay
 from services.edge.files.ports import DownloadStream
 from services.edge.files.windows import Outgoing
 
@@ -35,6 +36,7 @@ class Download:
         *,
         post: Callable[[bytes], object],
         drained: Callable[[], Awaitable[None]],
+        give_way: GiveWay,
         turn: asyncio.Lock,
         idle_s: float,
     ) -> None:
@@ -43,6 +45,7 @@ class Download:
         self._outgoing = outgoing
         self._post = post
         self._drained = drained
+        self._give_way = give_way
         self._turn = turn
         self._idle_s = idle_s
         self._is_ended = False
@@ -78,6 +81,7 @@ class Download:
                     if self._is_ended:
                         return False
                     async with self._turn:
+                        await self._give_way.step(min(room, _POST_BYTES))
                         await self._drained()
                         if self._is_ended:
                             return False

@@ -82,6 +82,7 @@ class Pieces:
             incoming,
             rules.backend.open_upload(desk.user, offered),
             on_stored=lambda _: None,
+            give_way=rules.give_way,
             idle_s=rules.idle_s,
             clock=rules.clock,
         )

@@ -15,6 +15,7 @@ from typing import Final
 from services.common.clock import Clock
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
+from services.edge.files.pace import PIECE_BYTES, GiveWay
 from services.edge.files.ports import UploadStream
 from services.edge.files.windows import Incoming
 
@@ -34,12 +35,14 @@ class Upload:
         stream: UploadStream,
         *,
         on_stored: Callable[[int], object],
+        give_way: GiveWay,
         idle_s: float,
         clock: Clock,
     ) -> None:
         self._incoming = incoming
         self._stream = stream
         self._on_stored = on_stored
+        self._give_way = give_way
         self._idle_s = idle_s
         self._clock = clock
         self._has_ended = False  # nothing more comes
@@ -103,7 +106,8 @@ class Upload:
         has_begun = False
         while True:
             if incoming.waiting_bytes or (incoming.is_received and not has_begun):
-                offset, data = incoming.take(PIECE_BYTES_MAX)
+                offset, data = incoming.take(PIECE_BYTES if self._give_way.is_talking() else PIECE_BYTES_MAX)
+                await self._give_way.step(len(data))
                 await stream.write(offset, data, is_last=False)
                 has_begun = True
                 self._taken.set()
