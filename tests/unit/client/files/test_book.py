@@ -12,7 +12,9 @@ from client.files.errors import FileError
 from client.files.transfer import Direction, Entry
 
 UP = Entry(direction=Direction.UP, name="plan.pdf", path="/nowhere/ada/plan.pdf", room_id="r1", transfer_id="ab" * 16)
-DOWN = Entry(direction=Direction.DOWN, name="ü.pdf", path="/nowhere/ada", file_id="cd" * 16, size=5, part=".parley-x.part")
+DOWN = Entry(
+    direction=Direction.DOWN, name="ü.pdf", path="/nowhere/ada", file_id="cd" * 16, size=5, part=".parley-x.part"
+)
 
 
 def test_what_is_kept_is_there_in_the_next_run(tmp_path: Path) -> None:
