@@ -22,6 +22,7 @@ from client.events import (
     PresenceChanged,
     State,
     StateChanged,
+    TextAcknowledged,
     TextFailed,
 )
 from client.files.answers import FileInfo, posted_file
@@ -85,6 +86,7 @@ class Chat:
         self.files: dict[str, FileInfo] = {}  # those that were seen, by id, the newest last
         self.downloads = downloads or default_downloads(os.environ)
         self.ended = asyncio.Event()  # the session cannot go on
+        self.last_own: str | None = None  # the id of the own message that was stored last
         self._shows_own = shows_own
         self._ends_with_login = ends_with_login
         self._tells_progress_s = tells_progress_s
@@ -188,8 +190,10 @@ class Chat:
                 self._tell_progress(transfer)
             case FileEnded(transfer):
                 self._told_at.pop(transfer, None)
+            case TextAcknowledged(room_id=room_id, epoch=epoch, seq=seq):
+                self.last_own = f"{room_id}-{epoch}-{seq}"
             case LoggedOut():
-                self._current_id = None
+                self._current_id = self.last_own = None
                 if self._ends_with_login:
                     self.error_count += 1
                     self.ended.set()
@@ -219,6 +223,11 @@ class Chat:
         if now - self._told_at.setdefault(transfer, now) >= self._tells_progress_s:
             self._told_at[transfer] = now
             self.show(display.note(progress_text(transfer, now)))
+
+    def tell_trace(self, measured: dict[str, object]) -> None:
+        """Tells the server what was measured of an own message, where it wants to know."""
+        if self.session.server is not None and self.session.server.tracing:
+            self.session.tell("trace_report", measured)
 
     async def learn_users(self, room: Room) -> list[str]:
         """Who is online in a room; the names of its members are known for completion from then on."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from client import actions, display, file_actions
+from client import actions, display, file_actions, traces
 from client.actions import UsageError
 from client.files.paths import completions as completions_of_path
 from client.files.words import short_id
@@ -169,6 +169,13 @@ COMMANDS: dict[str, Command] = {
             "gives up what is being sent or fetched",
             file_actions.cancel,
             completer=transfer_numbers,
+        ),
+        Command(
+            "trace",
+            "[MESSAGE]",
+            "shows where the time of your last message went, or of another one of yours",
+            traces.trace,
+            "MESSAGE is its number in the current room, or its whole id.",
         ),
         Command("quit", "", "ends the program; so does Ctrl-D", actions.leave_program),
     )

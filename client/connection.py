@@ -150,6 +150,7 @@ class Connection:
         on_answer: OnAnswer,
         room_id: str | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        traceparent: str | None = None,
     ) -> None:
         """Sends the request `name`; `on_answer` is called once, with the answer or with why there is none."""
         if self._end_reason is not None:
@@ -157,7 +158,7 @@ class Connection:
             return
         self._last_id += 1
         try:
-            frame = encode_request(name, data, id=self._last_id, room_id=room_id)
+            frame = encode_request(name, data, id=self._last_id, room_id=room_id, traceparent=traceparent)
         except ValueError as error:
             on_answer(ProtocolError(f"This cannot be sent: {error}"))
             return

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from client.address import DEFAULT_HOST, Address
 from client.arguments import Options
 from client.chat import Chat
 from client.errors import ConnectError, RequestError, TrustError
+from client.events import Event
 from client.failover import AnyOf
 from client.files.book import books
 from client.files.book import default_folder as books_folder
 from client.known_hosts import KnownHosts, default_path
 from client.outbox_file import default_folder, journals
+from client.own_traces import OwnTraces
 from client.session import Session
 from client.stack import Stack, read_stack
 from client.transport import TlsConnector
@@ -42,9 +45,11 @@ async def open_session(chat: Chat, options: Options) -> Address:
     while True:
         trusts = [choose_trust(each, ca=options.ca, stacks=stacks, known_hosts=known_hosts) for each in addresses]
         connector = AnyOf([(each, TlsConnector(each, trust)) for each, trust in zip(addresses, trusts, strict=True)])
+        traces = OwnTraces(now=chat.clock.now, tell=chat.tell_trace)
         session = Session(
             connector,
-            on_event=chat.on_event,
+            on_event=_both(traces.on_event, chat.on_event),
+            trace=traces.begin,
             clock=chat.clock,
             open_journal=journals(default_folder(os.environ), addresses[0]),
             open_book=books(books_folder(os.environ), addresses[0]),
@@ -59,6 +64,14 @@ async def open_session(chat: Chat, options: Options) -> Address:
             known_hosts.trust(address, problem.fingerprint)
         else:
             return connector.address
+
+
+def _both(first: Callable[[Event], None], second: Callable[[Event], None]) -> Callable[[Event], None]:
+    def listen(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return listen
 
 
 def _stack(home: Path) -> Stack | None:

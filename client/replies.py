@@ -21,6 +21,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
     max_text_chars: int = limits.MAX_TEXT_CHARS
     file_window_bytes: int = 1_048_576
     max_file_bytes: int = limits.MAX_SEQ
+    tracing: bool = False
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -142,6 +143,31 @@ class Farewell(msgspec.Struct, frozen=True):
 
     reason: str
     reconnect_after_ms: float | None = None
+
+
+class TracedSpan(msgspec.Struct, frozen=True):
+    """A part of a message's way; times are in microseconds from its beginning."""
+
+    name: str
+    start_us: int
+    duration_us: int
+    span_id: str = ""
+    parent_id: str = ""
+    service: str = ""
+    instance: str = ""
+    error: str = ""
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """Where the time of a message went; without spans, nobody has measured it."""
+
+    message_id: str
+    trace_id: str = ""
+    spans: list[TracedSpan] = []
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """An answer that says nothing but that it was done."""
 
 
 T = TypeVar("T")

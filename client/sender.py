@@ -38,7 +38,10 @@ def check_text(text: str, *, longest: int) -> None:
 
 
 class Sender:
-    """The outbox and the connection that it goes out on; `emit` gets what became of each text."""
+    """The outbox and the connection that it goes out on; `emit` gets what became of each text.
+
+    `trace(key)` gives the trace context of a text that is to be traced.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Sender:
         self._emit = emit
         self._new_key = new_key
         self._open_journal = open_journal
+        self.trace: Callable[[str], str | None] = lambda _: None
         self._journal: Journal | None = None
         self._connection: Connection | None = None
         self._tasks = TaskSet()
@@ -156,6 +160,7 @@ class Sender:
                 room_id=text.room_id,
                 on_answer=partial(self._answered, connection, text.key),
                 timeout_s=ANSWER_TIMEOUT_S,
+                traceparent=self.trace(text.key),
             )
         due = self._outbox.next_due(now)
         if due is not None and not self._is_timed:

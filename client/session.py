@@ -51,6 +51,7 @@ from client.replies import (
     RoomInfo,
     RoomPage,
     ServerInfo,
+    T,
     UserList,
     read,
 )
@@ -92,6 +93,7 @@ class Session:
         new_key: Callable[[], str] = lambda: secrets.token_urlsafe(16),
         open_journal: OpenJournal | None = None,
         open_book: OpenBook | None = None,
+        trace: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self.state = State.CONNECTING
         self.username: str | None = None
@@ -104,6 +106,7 @@ class Session:
         self._is_logged_in = False  # on the present connection
         self._catchup = CatchUp(clock=self._clock, emit=self._emit, on_change=self._update_state)
         self._sender = Sender(clock=self._clock, emit=self._emit, new_key=new_key, open_journal=open_journal)
+        self._sender.trace = trace
         self.files = Transfers(
             clock=self._clock,
             emit=self._emit,
@@ -186,11 +189,8 @@ class Session:
 
     async def create_room(self, name: str, *, topic: str = "", private: bool = False) -> Room:
         """Creates a room and is in it."""
-        data: dict[str, Any] = {"name": name}
-        if topic:
-            data["topic"] = topic
-        if private:
-            data["private"] = True
+        wanted = {"name": name, "topic": topic, "private": private}
+        data = {key: value for key, value in wanted.items() if value}
         return await self._logged_in().call("create_room", data, then=self._entered)
 
     async def join_room(self, room: str) -> Room:
@@ -205,31 +205,29 @@ class Session:
 
     async def list_rooms(self, query: str = "", *, limit: int = limits.ROOMS_LIMIT_MAX, cursor: str = "") -> RoomPage:
         """One page of the rooms that the user may see."""
-        data: dict[str, Any] = {"limit": limit}
-        if query:
-            data["query"] = query
-        if cursor:
-            data["cursor"] = cursor
-        return await self._logged_in().call("list_rooms", data, then=lambda envelope: read(envelope.data, RoomPage))
+        wanted = {"limit": limit, "query": query, "cursor": cursor}
+        return await self.ask("list_rooms", RoomPage, {key: value for key, value in wanted.items() if value})
 
     async def list_users(self, room_id: str) -> UserList:
         """Who is in a room."""
-        return await self._logged_in().call(
-            "user_list", room_id=room_id, then=lambda envelope: read(envelope.data, UserList)
-        )
+        return await self.ask("user_list", UserList, room_id=room_id)
 
     async def history(
         self, room_id: str, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> Messages:
         """One page of a room's log, ascending: what ends before `before`, begins behind `after`, or the newest."""
-        data: dict[str, Any] = {"limit": limit}
-        if before is not None:
-            data["before"] = before
-        if after is not None:
-            data["after"] = after
-        return await self._logged_in().call(
-            "history", data, room_id=room_id, then=lambda envelope: read(envelope.data, Messages)
-        )
+        wanted = {"limit": limit, "before": before, "after": after}
+        data = {key: value for key, value in wanted.items() if value is not None}
+        return await self.ask("history", Messages, data, room_id=room_id)
+
+    async def ask(self, name: str, into: type[T], data: dict[str, Any] | None = None, room_id: str | None = None) -> T:
+        """Any request whose answer is all there is to it."""
+        return await self._logged_in().call(name, data, room_id=room_id, then=lambda answer: read(answer.data, into))
+
+    def tell(self, name: str, data: dict[str, Any]) -> None:
+        """Sends a request whose answer does not matter, if there is anybody to send it to."""
+        if self._is_logged_in and self._link.connection is not None:
+            self._link.connection.send(name, data, on_answer=lambda _: None)
 
     def check_text(self, text: str) -> None:
         """Raises InvalidTextError, with what is wrong, for a text that the server would refuse."""

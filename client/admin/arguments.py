@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.admin import accounts, edges, processes, rooms, statistics
+from client.admin import accounts, edges, processes, rooms, statistics, traces
 
 LIMIT = 1000
 """Entries of a list where nobody asked for more; a terminal holds no more of them anyway."""
@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     _add_processes(commands, add)
     add(commands, "stats", statistics.show, "show the statistics as they stand now")
     add(commands, "graphs", statistics.draw_graphs, "draw all graphs now")
+    one = add(commands, "trace", traces.show, "show where the time of a message went")
+    one.add_argument("message", metavar="MESSAGE_ID", help="room_id-epoch-seq, or a trace id")
     return made
 
 

@@ -72,6 +72,11 @@ class Context:
         for name, value in values.items():
             self._write(f"{display.clean(name):<{width}}  {display.clean(_number(value))}")
 
+    def write_lines(self, lines: Sequence[str]) -> None:
+        """Writes lines for people."""
+        for line in lines:
+            self._write(line)
+
     def write_done(self, text: str, result: Row | None = None) -> None:
         """Says that something was done; `result` is what a program gets."""
         if self.as_json:

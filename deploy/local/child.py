@@ -101,6 +101,11 @@ class Child:
         if self._process.returncode is None:
             self._process.terminate()
 
+    def forewarn(self) -> None:
+        """Tells it that it will be asked to end soon. Only once it serves: before that the signal would end it."""
+        if self._process.returncode is None and _is_ready(self.spec.ready_file, pid=self.pid):
+            self._process.send_signal(signal.SIGUSR1)
+
     def kill(self) -> None:
         """Ends it now; `wait` waits for that."""
         if self._process.returncode is None:

@@ -45,6 +45,7 @@ class Options:
     rooms: int = 1
     database: Server | None = None
     redis: Server | None = None
+    otlp: str | None = None
     config: Path | None = None
 
     @property
@@ -64,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rooms", type=int, default=1, metavar="N", help="rooms processes (default: 1)")
     add_server(parser, "database", "PostgreSQL for accounts, rooms and messages (default: SQLite files in the home)")
     add_server(parser, "redis", "Redis, by which several rooms processes wake each other")
+    parser.add_argument(
+        "--otlp",
+        metavar="URL",
+        help="another OTLP receiver over gRPC for all metrics, spans and logs (http://HOST:4317)",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file for the services")
 
 
@@ -93,6 +99,7 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
         rooms=arguments.rooms,
         database=database,
         redis=redis,
+        otlp=arguments.otlp,
         config=arguments.config.resolve() if arguments.config is not None else None,
     )
 

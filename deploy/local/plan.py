@@ -91,6 +91,8 @@ def _spec(
         settings["pepper_file"] = str(layout.pepper)
     if service == "metrics":
         settings |= {"stats_file": str(layout.stats_file), "graphs_dir": str(layout.graphs)}
+        if options.otlp is not None:
+            settings["forward_url"] = options.otlp
     # -P: a folder named `services` in the working directory must not be taken for ours.
     command = [sys.executable, "-P", "-m", f"services.{service}"]
     if options.config is not None:

@@ -33,13 +33,18 @@ _log = get_logger(__name__)
 
 
 class Stop(asyncio.Event):
-    """Set when the process has been asked to end."""
+    """Set when the process has been asked to end. `is_near` is set when it will be asked soon (SIGUSR1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_near = asyncio.Event()
 
 
 def run(main: Callable[[Stop], Awaitable[None]], *, service: str, config: ServiceConfig | None = None) -> NoReturn:
     """Runs `main` on uvloop until it returns, and exits: 0, or 1 when it raised, 2 when it raised ConfigError.
 
-    SIGTERM and SIGINT set the `Stop`; a second one cancels `main`. Logs go where `config` says, or to stderr.
+    SIGTERM and SIGINT set the `Stop`; a second one cancels `main`. SIGUSR1 says that they will come soon. Logs go where
+    `config` says, or to stderr.
     """
     if config is None:
         logs.configure(service)
@@ -76,6 +81,7 @@ async def _run(main: Callable[[Stop], Awaitable[None]]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGUSR1, stop.is_near.set)
     await main(stop)
 
 

@@ -16,7 +16,7 @@ from services.common.process import Stop, run, write_ready
 from services.common.rpc_server import RpcServer
 from services.common.telemetry import Telemetry
 from services.edge.allocator import keep_large_blocks_apart, spare_the_old
-from services.edge.backends import GrpcAuth, GrpcRooms
+from services.edge.backends import GrpcAuth, GrpcRooms, GrpcTraces
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
 from services.edge.files.backends import files_of
@@ -51,6 +51,7 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         ),
         rooms=RoutedRooms(rooms, routes, SystemClock()),
         files=RoutedFiles(files_of(upstreams.files, timeout_s=config.call_timeout_s), routes, SystemClock()),
+        traces=GrpcTraces(upstreams.metrics, timeout_s=config.call_timeout_s),
         open_stream=lambda target: rooms[target].open_stream(),
         context=_client_tls(config),
         counters=telemetry.counters,
@@ -66,11 +67,10 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
     watching = asyncio.create_task(upstreams.watch(), name="upstreams")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
-        prometheus = telemetry.start()
         await server.start()
         port = edge.start()
         spare_the_old()
-        write_ready(config, {"grpc": server.address, "prometheus": prometheus, "client_port": port})
+        write_ready(config, {"grpc": server.address, "prometheus": telemetry.start(), "client_port": port})
         await asyncio.wait([working, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in (working, watching):
             if task.done():

@@ -7,13 +7,15 @@ from typing import Any, Final, TypeVar
 
 import grpc.aio
 from parley.auth.v1 import auth_pb2, auth_pb2_grpc
+from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 from parley.rooms.v1 import feed_pb2_grpc, rooms_pb2, rooms_pb2_grpc
 
-from services.common.errors import from_rpc_error
+from services.common.errors import ParleyError, from_rpc_error
+from services.common.wire.codes import ErrorCode
 from services.common.wire.events import Message, iso_time
 from services.common.wire.requests import History
 from services.edge.decisions import User
-from services.edge.ports import Login, Member, Page, Revocation, Room, RoomSummary
+from services.edge.ports import Login, Member, Page, Revocation, Room, RoomSummary, TracedSpan
 
 AUTH_IDEMPOTENT: Final = (
     "parley.auth.v1.AuthService/Logout",
@@ -29,6 +31,9 @@ ROOMS_IDEMPOTENT: Final = (
     "parley.rooms.v1.RoomsService/ListMessages",
 )
 """Calls that may be repeated when the service was not there."""
+
+SPANS_SHOWN_MAX: Final = 200
+"""At some 150 bytes each this fits into a frame; a message's way has about ten."""
 
 T = TypeVar("T")
 
@@ -182,6 +187,35 @@ class GrpcRooms:
         return rooms_pb2.Session(
             session_id=user.session_id, user_id=user.user_id, username=user.username, edge_boot_id=self._boot_id
         )
+
+
+class GrpcTraces:
+    """TracesBackend over gRPC. Without a channel there is no metrics service, and there are no traces."""
+
+    def __init__(self, channel: grpc.aio.Channel | None, *, timeout_s: float) -> None:
+        self._stub = None if channel is None else metrics_pb2_grpc.MessageTraceServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def own_message_trace(self, user: User, message_id: str) -> tuple[str, list[TracedSpan]]:
+        """The trace of a message that this user has sent; empty where there is none."""
+        if self._stub is None:
+            raise ParleyError(ErrorCode.UNAVAILABLE, "traces are not kept here")
+        request = metrics_pb2.FindOwnMessageTraceRequest(user_id=user.user_id, message_id=message_id)
+        trace = (await _call(self._stub.FindOwnMessageTrace, request, self._timeout_s)).trace
+        begin_ns = min((span.start_ns for span in trace.spans), default=0)
+        return trace.trace_id, [
+            TracedSpan(
+                span_id=span.span_id,
+                parent_id=span.parent_span_id,
+                service=span.service,
+                instance=span.instance,
+                name=span.name,
+                start_us=(span.start_ns - begin_ns) // 1_000,
+                duration_us=(span.end_ns - span.start_ns) // 1_000,
+                error=(span.status_message or "error") if span.is_error else "",
+            )
+            for span in trace.spans[:SPANS_SHOWN_MAX]
+        ]
 
 
 def _login(response: auth_pb2.LoginResponse | auth_pb2.ResumeResponse) -> Login:

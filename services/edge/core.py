@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from services.common.clock import Clock
+from services.edge.client_traces import WishedTraces
 from services.edge.config import EdgeConfig
 from services.edge.connection import Connection
 from services.edge.decisions import Command
@@ -54,6 +55,7 @@ class Core:
         self.flusher = Flusher(
             call_soon=self.call_soon, deliver=self._deliver, frames=traffic.frames_sent, bytes_=traffic.bytes_sent
         )
+        self.wished_traces = WishedTraces()
         self.spans = self._make_spans(config)
         make_publisher = partial(
             Publisher,
@@ -99,6 +101,7 @@ class Core:
             recipients=lambda room_id: len(self.hub.subscribers(room_id)),
             has_given=self.hub.has_given,
             after_turn=self.call_soon,
+            on_wish=self.wished_traces.add,
         )
 
     def _wake_feeds(self) -> None:

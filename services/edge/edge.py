@@ -17,6 +17,7 @@ from services.common.tasks import TaskSet
 from services.common.wire import limits
 from services.edge.admission import Admission
 from services.edge.balancers import Balancers
+from services.edge.client_traces import ClientTraces
 from services.edge.command_spans import CommandSpans
 from services.edge.config import EdgeConfig
 from services.edge.connection import Connection
@@ -35,7 +36,7 @@ from services.edge.handlers import Handlers
 from services.edge.leases import Leases
 from services.edge.listener import Listener
 from services.edge.loop_watch import LoopWatch
-from services.edge.ports import AuthBackend, RoomsBackend
+from services.edge.ports import AuthBackend, RoomsBackend, TracesBackend
 from services.edge.removals import Removals
 from services.edge.replays import Replays
 from services.edge.reporter import report
@@ -72,6 +73,7 @@ class Edge:
         auth: AuthBackend,
         rooms: RoomsBackend,
         files: FilesBackend,
+        traces: TracesBackend,
         open_stream: Callable[[str], Stream],
         context: ssl.SSLContext,
         counters: Counters,
@@ -100,8 +102,9 @@ class Edge:
         )
         replays = Replays(hub=self._core.hub, rooms=rooms, tasks=self._tasks, clock=clock)
         commands = partial(Handlers, auth=auth, rooms=rooms, departures=self._departures, replays=replays, clock=clock)
+        client_traces = ClientTraces(self._core.wished_traces, traces)
         spans = CommandSpans(self._core.spans.sampler, clock)
-        self._dispatcher = Dispatcher(commands(files=self._files.table), self._tasks, spans)
+        self._dispatcher = Dispatcher(commands(files=self._files.table, traces=client_traces.table), self._tasks, spans)
         shared = self._share(rules, traffic, number)
         self._listener = self._make_listener(shared, context)
         self._feeds = self._make_feeds(rooms, open_stream, boot_id)
@@ -241,6 +244,7 @@ def _rules(config: EdgeConfig) -> Rules:
             "chunk_bytes": limits.MAX_CHUNK_BYTES,
             "file_window_bytes": config.file_window_bytes,
             "max_file_bytes": config.max_file_bytes,
+            "tracing": config.otlp_endpoint is not None,
         },
         command_rate=config.command_rate,
         command_burst=config.command_burst,

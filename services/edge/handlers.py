@@ -96,7 +96,7 @@ class Gone(Exception):  # noqa: N818 - not an error: nobody is there to be answe
 
 
 class Handlers:
-    """All commands, by the type of their request; those about `files` are elsewhere."""
+    """All commands, by the type of their request; those about `files` and `traces` are elsewhere."""
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class Handlers:
         replays: Replays,
         clock: Clock,
         files: Table,
+        traces: Table | None = None,
     ) -> None:
         self._auth = auth
         self._rooms = rooms
@@ -115,6 +116,7 @@ class Handlers:
         self._clock = clock
         self._table: Table = {
             **files,
+            **(traces or {}),
             Register: self._register,
             Authenticate: self._authenticate,
             Resume: self._resume,
@@ -177,7 +179,7 @@ class Handlers:
         return user, rooms
 
     async def _logout(self, caller: Caller, _: Logout, __: Command) -> Answer:
-        user = _user(caller)
+        user = user_of(caller)
         await self._auth.logout(user.session_id)
         if caller.user is not user:
             raise Gone
@@ -186,7 +188,7 @@ class Handlers:
         return Answer("success")
 
     async def _create_room(self, caller: Caller, request: CreateRoom, _: Command) -> Answer:
-        user = _user(caller)
+        user = user_of(caller)
         room = await self._rooms.create_room(
             user,
             name=request.name,
@@ -199,13 +201,13 @@ class Handlers:
         return Answer("success", data, room.room_id)
 
     async def _join_room(self, caller: Caller, request: JoinRoom, _: Command) -> Answer:
-        user = _user(caller)
+        user = user_of(caller)
         room = await self._rooms.join_room(user, request.room_id, exclusive=caller.version == 1)
         return Answer("success", _entered(caller, user, room), room.room_id)
 
     async def _leave_room(self, caller: Caller, request: LeaveRoom, _: Command) -> Answer:
         assert request.room_id is not None  # the session has put in version 1's current room
-        user = _user(caller)
+        user = user_of(caller)
         room_id = await self._rooms.leave_room(user, request.room_id)
         if caller.user is not user:
             raise Gone
@@ -213,7 +215,7 @@ class Handlers:
         return Answer("success", {"room_id": room_id}, room_id)
 
     async def _list_rooms(self, caller: Caller, request: ListRooms, _: Command) -> Answer:
-        user = _user(caller)
+        user = user_of(caller)
         limit = request.limit
         while True:
             rooms, cursor = await self._rooms.list_rooms(user, query=request.query, limit=limit, cursor=request.cursor)
@@ -224,7 +226,7 @@ class Handlers:
 
     async def _list_users(self, caller: Caller, request: UserList, _: Command) -> Answer:
         assert request.room_id is not None  # the session has put in version 1's current room
-        room_id, members = await self._rooms.list_members(_user(caller), request.room_id)
+        room_id, members = await self._rooms.list_members(user_of(caller), request.room_id)
         data = _user_list(members)
         if len(_encode(data)) > _DATA_BYTES_MAX:  # who is here goes before who is not
             members = sorted(members, key=lambda member: not member.online)
@@ -234,7 +236,7 @@ class Handlers:
         return Answer("user_list", data, room_id)
 
     async def _read_history(self, caller: Caller, request: History, command: Command) -> Answer:
-        page = await self._rooms.list_messages(_user(caller), request)
+        page = await self._rooms.list_messages(user_of(caller), request)
         frame = history_frame(
             page.room_id,
             page.epoch,
@@ -248,7 +250,7 @@ class Handlers:
         return Answer("messages", frame=frame)
 
 
-def _user(caller: Caller) -> User:
+def user_of(caller: Caller) -> User:
     """Who the caller is; a command may start after the logout that was sent behind it."""
     if caller.user is None:
         raise ParleyError(ErrorCode.NOT_AUTHENTICATED, "you have logged out")

@@ -87,6 +87,27 @@ class Revocation(msgspec.Struct, frozen=True):
     reason: str
 
 
+class TracedSpan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A span as its own user sees it: times in microseconds from the trace's beginning."""
+
+    span_id: str
+    parent_id: str = ""
+    service: str
+    instance: str
+    name: str
+    start_us: int
+    duration_us: int
+    error: str = ""
+
+
+class TracesBackend(Protocol):
+    """What the edge asks of metrics."""
+
+    async def own_message_trace(self, user: User, message_id: str) -> tuple[str, list[TracedSpan]]:
+        """The trace of a message that this user has sent; empty where there is none. Raises ParleyError."""
+        ...
+
+
 class AuthBackend(Protocol):
     """Accounts and sessions."""
 

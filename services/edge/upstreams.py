@@ -18,7 +18,7 @@ _AUTH: Final = "auth"
 
 
 class Upstreams:
-    """Every channel of an edge: `auth`, and by target `rooms` and `files`.
+    """Every channel of an edge: `auth`, by target `rooms` and `files`, and `metrics` where there is such a service.
 
     File bytes have a channel alone: a channel is a connection, and nothing else is to wait behind them.
     """
@@ -42,6 +42,9 @@ class Upstreams:
             )
             for target, vigil in self.vigils.items()
         }
+        self.metrics: grpc.aio.Channel | None = None
+        if config.otlp_endpoint is not None:
+            self.metrics = open_channel(config.otlp_endpoint, config=config, server="metrics")
 
     async def watch(self) -> None:
         """Keep the vigils until cancelled."""
@@ -52,6 +55,7 @@ class Upstreams:
 
     async def close(self) -> None:
         """Close all channels."""
-        channels: list[grpc.aio.Channel] = [*self.files.values(), *self.rooms.values(), self.auth]
+        channels: list[grpc.aio.Channel | None] = [*self.files.values(), *self.rooms.values(), self.auth, self.metrics]
         for channel in channels:
-            await channel.close()
+            if channel is not None:
+                await channel.close()

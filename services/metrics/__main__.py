@@ -7,31 +7,26 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from services.common.clock import SystemClock
+from services.common.clock import Clock, SystemClock
 from services.common.config import load_from_command_line
 from services.common.db import Database, migrate
-from services.common.identity import ADMIN, EDGE, SERVICES
 from services.common.process import Stop, run, write_ready
 from services.common.rpc_server import RpcServer
 from services.common.telemetry import Telemetry
-from services.metrics import otlp, servicer
+from services.metrics import collectors, otlp, servicer
 from services.metrics.aggregate import Aggregate
 from services.metrics.config import MetricsConfig
+from services.metrics.forwarder import forwarding
+from services.metrics.logs.store import LogStore
 from services.metrics.painter import Painter
 from services.metrics.reporter import Reporter
 from services.metrics.stats_file import StatsFile
 from services.metrics.store import Store
 from services.metrics.summary import ACKNOWLEDGED, Summary
-from services.metrics.traces.otlp import register as register_traces
 from services.metrics.traces.store import TraceStore
 
-_ALLOW = {
-    **dict.fromkeys(otlp.SERVICES, SERVICES),
-    servicer.SERVICE: frozenset({ADMIN}),
-    servicer.OWN_SERVICE: frozenset({EDGE}),
-}
 # Calls that are under way at the end get this long; they answer in milliseconds, but for streams of health checks.
-_CALLS_S = 1.0
+_CALLS_S = 0.2
 
 
 async def serve(config: MetricsConfig, stop: Stop) -> None:
@@ -41,41 +36,23 @@ async def serve(config: MetricsConfig, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         database = Database(config.database, readers=1)
         stack.push_async_callback(database.close)
-        store = Store(database)
-        aggregate = Aggregate(
-            monotonic=clock.monotonic(),
-            stale_after_s=config.stale_after_s,
-            max_instances=config.max_instances,
-            max_series=config.max_series_per_instance,
-            hourly_metric=ACKNOWLEDGED,
-        )
-        aggregate.restore(await store.checkpoints(limit=config.max_instances))
-        stats_file = StatsFile(config.statistics_path)
-        await asyncio.to_thread(stats_file.repair)
-        reporter = Reporter(
-            aggregate=aggregate,
-            summary=Summary(aggregate, monotonic=clock.monotonic()),
-            stats_file=stats_file,
-            store=store,
-            painter=Painter(config.graphs_path, cache=config.home / "data" / "matplotlib"),
-            clock=clock,
-        )
+        aggregate = _make_aggregate(config, clock)
+        reporter = await _make_reporter(config, aggregate, Store(database), clock)
+        traces, logs = TraceStore(database, config.span_bounds), LogStore(database, config.log_bounds)
         telemetry = Telemetry(config, "metrics")
-        server = RpcServer(config, allow=_ALLOW)
-        traces = TraceStore(
-            database,
-            rows_max=config.max_spans,
-            bytes_max=config.max_span_bytes,
-            age_s_max=config.max_span_age_s,
-        )
-        servicer.register(server.grpc, reporter, traces, clock=clock)
-        register_traces(server.grpc, traces, counters=telemetry.counters, clock=clock)
-        otlp.register(
+        counters = telemetry.counters
+        server = RpcServer(config, allow={**otlp.ALLOW, **servicer.ALLOW})
+        servicer.register(server.grpc, reporter, traces, logs, clock=clock)
+        forward = await stack.enter_async_context(forwarding(config.receiver, counters=counters, clock=clock))
+        collectors.register(
             server.grpc,
-            aggregate,
-            counters=telemetry.counters,
+            aggregate=aggregate,
+            traces=traces,
+            logs=logs,
+            counters=counters,
             clock=clock,
             max_points=config.max_points_per_export,
+            forward=forward,
         )
         await server.start()
         stack.push_async_callback(server.stop, _CALLS_S)
@@ -89,10 +66,30 @@ async def serve(config: MetricsConfig, stop: Stop) -> None:
             loops = [
                 tasks.create_task(reporter.report_forever(config.stats_interval_s), name="report"),
                 tasks.create_task(reporter.draw_forever(config.graphs_interval_s), name="draw"),
+                tasks.create_task(reporter.prepare_end(stop.is_near), name="prepare end"),
             ]
             await stop.wait()
             for loop in loops:
                 loop.cancel()
+
+
+def _make_aggregate(config: MetricsConfig, clock: Clock) -> Aggregate:
+    return Aggregate(
+        monotonic=clock.monotonic(),
+        stale_after_s=config.stale_after_s,
+        max_instances=config.max_instances,
+        max_series=config.max_series_per_instance,
+        hourly_metric=ACKNOWLEDGED,
+    )
+
+
+async def _make_reporter(config: MetricsConfig, aggregate: Aggregate, store: Store, clock: Clock) -> Reporter:
+    aggregate.restore(await store.checkpoints(limit=config.max_instances))
+    files = StatsFile(config.statistics_path)
+    await asyncio.to_thread(files.repair)
+    painter = Painter(config.graphs_path, cache=config.home / "data" / "matplotlib")
+    summary = Summary(aggregate, monotonic=clock.monotonic())
+    return Reporter(aggregate=aggregate, summary=summary, stats_file=files, store=store, painter=painter, clock=clock)
 
 
 if __name__ == "__main__":

@@ -146,24 +146,30 @@ class Aggregate:
             per_second += growth / self._window_s(instance, monotonic)
         return Traffic(amount, per_second)
 
-    def timing(self, histogram: str) -> Timing | None:
+    def timing(self, histogram: str, only: tuple[str, str] | None = None) -> Timing | None:
         """A histogram's windows of those who reported in this interval, or None where nothing was measured.
 
         A histogram arrives as the counters `<name>.count`, `<name>.sum` and `<name>.bucket`, the last with the
-        attribute `le`: how many were at most that much. All instances and attributes are put together.
+        attribute `le`: how many were at most that much. All instances are put together, and all attributes but those
+        that lack the pair `only`, where it is given.
         """
-        reported = [instance for instance in self._instances.values() if instance.has_reported]
-        measured = sum(growth for instance in reported for _, growth in instance.growths(f"{histogram}.count"))
+        measured = sum(growth for _, growth in self._growths(f"{histogram}.count", only))
         if measured <= 0:
             return None
-        total = sum(growth for instance in reported for _, growth in instance.growths(f"{histogram}.sum"))
+        total = sum(growth for _, growth in self._growths(f"{histogram}.sum", only))
         buckets: defaultdict[float, float] = defaultdict(int)
-        for instance in reported:
-            for attributes, growth in instance.growths(f"{histogram}.bucket"):
-                buckets[_upper_bound(attributes)] += growth
+        for attributes, growth in self._growths(f"{histogram}.bucket", only):
+            buckets[_upper_bound(attributes)] += growth
         ordered = sorted(buckets.items())
         p50, p99 = percentile(ordered, measured, 0.50), percentile(ordered, measured, 0.99)
         return Timing(measured, total / measured, p50, p99)
+
+    def _growths(self, metric: str, only: tuple[str, str] | None) -> Iterator[tuple[Attributes, float]]:
+        for instance in self._instances.values():
+            if instance.has_reported:
+                for attributes, growth in instance.growths(metric):
+                    if only is None or only in attributes:
+                        yield attributes, growth
 
     def live_instances(self, *, monotonic: float) -> int:
         """How many instances have not vanished."""

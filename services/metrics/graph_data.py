@@ -5,19 +5,22 @@ Pure, and free of matplotlib, so that the service can make it without loading a 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-# What the graphs show.
-PERIOD_S = 24 * 3600
-HOURS = 24
+HOUR_S: Final = 3600
+DAY_S: Final = 24 * HOUR_S
+"""What the graphs show: the last hour and the last day."""
+
+HOURS: Final = 24
 
 
 class Sample(NamedTuple):
     """One interval, or several joined. Times are in milliseconds, None where nothing was measured.
 
-    `at` is the end of the interval in Unix time; `requests` and `latencies` say how many were measured.
+    `at` is the end of the interval in Unix time; `requests`, `latencies`, `waits` and `commits` say how many were
+    measured. `fan_out` is deliveries per message; `batch_…` are messages per commit.
     """
 
     at: float
@@ -30,21 +33,41 @@ class Sample(NamedTuple):
     latency_p50_ms: float | None
     latency_p99_ms: float | None
     messages_per_second: float
+    connections: float | None = None
+    users: float | None = None
+    deliveries_per_second: float | None = None
+    fan_out: float | None = None
+    waits: int = 0
+    wait_critical_ms: float | None = None
+    wait_high_ms: float | None = None
+    wait_normal_ms: float | None = None
+    wait_low_ms: float | None = None
+    commits: int = 0
+    batch_mean: float | None = None
+    batch_p99: float | None = None
+    commit_p99_ms: float | None = None
 
 
 class GraphData(msgspec.Struct, frozen=True):
-    """Everything that all graphs need. `hourly` has the messages of each hour since 1970 that had any."""
+    """Everything that all graphs of a period need. `hourly` has the messages of each hour since 1970 that had any."""
 
     now: float
     timeline: list[Sample]
     hourly: dict[int, int]
+    period_s: int = DAY_S
+
+    @property
+    def hours(self) -> range:
+        """The hours since 1970 that bars are drawn for, the current one last."""
+        last = int(self.now // HOUR_S)
+        return range(last - HOURS + 1, last + 1)
 
 
-def encode(data: GraphData) -> bytes:
+def encode(data: list[GraphData]) -> bytes:
     """As JSON."""
     return msgspec.json.encode(data)
 
 
-def decode(text: bytes) -> GraphData:
+def decode(text: bytes) -> list[GraphData]:
     """From JSON. Raises msgspec.ValidationError."""
-    return msgspec.json.decode(text, type=GraphData)
+    return msgspec.json.decode(text, type=list[GraphData])

@@ -1,4 +1,4 @@
-"""otlp: OpenTelemetry's collector services: takes in metrics; logs are counted, and refused openly. Spans: see traces.
+"""otlp: OpenTelemetry's metrics collector, and what it has in common with those of spans and logs (traces/, logs/).
 
 Who reports is what its certificate says, so that no service can speak for another; the instance's name is its own
 word. Every limit is checked before anything is converted: an export may hold four megabytes of anything.
@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from services.common.errors import ParleyError
-from services.common.identity import peer_identity
+from services.common.identity import SERVICES, peer_identity
 from services.common.wire.codes import ErrorCode
 from services.metrics.points import Point, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import grpc.aio
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 METRICS_SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 TRACE_SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 LOGS_SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
-SERVICES = (METRICS_SERVICE, TRACE_SERVICE, LOGS_SERVICE)
+ALLOW = dict.fromkeys((METRICS_SERVICE, TRACE_SERVICE, LOGS_SERVICE), SERVICES)
 
 # An export comes from one process: one resource, a few scopes. More is a mistake or an attack.
 RESOURCES_MAX = 16
@@ -48,14 +49,25 @@ VALUE_MAX = 2**53
 # Signed, as databases have it: the year 2262.
 TIME_NS_MAX = 2**63 - 1
 _CUMULATIVE = metrics_pb2.AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-_NOT_KEPT = "logs are not kept by this version"
 
 
 class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
-    """Takes in metrics: cumulative monotonic sums and gauges. Others are answered as rejected points."""
+    """Takes in metrics: cumulative monotonic sums and gauges. Others are answered as rejected points.
 
-    def __init__(self, aggregate: Aggregate, *, counters: Counters, clock: Clock, max_points: int) -> None:
+    `forward(signal, request, count)` is given each export.
+    """
+
+    def __init__(
+        self,
+        aggregate: Aggregate,
+        *,
+        counters: Counters,
+        clock: Clock,
+        max_points: int,
+        forward: Callable[[str, Any, int], object],
+    ) -> None:
         self._aggregate = aggregate
+        self._forward = forward
         self._clock = clock
         self._max_points = max_points
         self._accepted = counters.counter("parley.metrics.points.accepted", "1", "Data points taken in.")
@@ -81,6 +93,7 @@ class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
                     points += _read_points(metric)
             refused = self._aggregate.ingest(source, points, now=now, monotonic=monotonic)
             accepted += len(points) - refused
+        self._forward("metrics", request, total)
         rejected = total - accepted
         self._accepted.add(accepted)
         self._rejected.add(rejected)
@@ -106,34 +119,27 @@ class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
                         raise ParleyError(ErrorCode.TOO_LARGE, f"more than {self._max_points} points in an export")
 
 
-class LogsCollector(logs_service_pb2_grpc.LogsServiceServicer):
-    """Counts log records and says that they are not kept."""
-
-    def __init__(self, *, counters: Counters) -> None:
-        self._refused = counters.counter("parley.metrics.logs.refused", "1", "Log records that were not kept.")
-
-    async def Export(  # noqa: N802 - the method's name in the protocol
-        self, request: logs_service_pb2.ExportLogsServiceRequest, _context: Context
-    ) -> logs_service_pb2.ExportLogsServiceResponse:
-        """Refuse all records of one export, in OTLP's way, which makes the sender drop them."""
-        check_resources(len(request.resource_logs))
-        count = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
-        self._refused.add(count)
-        response = logs_service_pb2.ExportLogsServiceResponse()
-        response.partial_success.rejected_log_records = count
-        response.partial_success.error_message = _NOT_KEPT
-        return response
-
-
 def register(
-    server: grpc.aio.Server, aggregate: Aggregate, *, counters: Counters, clock: Clock, max_points: int
+    server: grpc.aio.Server,
+    aggregate: Aggregate,
+    *,
+    counters: Counters,
+    clock: Clock,
+    max_points: int,
+    forward: Callable[[str, Any, int], object],
 ) -> None:
-    """Add the collectors of metrics and logs to a server. An export of more than `max_points` points is refused."""
-    collector = MetricsCollector(aggregate, counters=counters, clock=clock, max_points=max_points)
+    """Add the collector of metrics to a server. An export of more than `max_points` points is refused."""
+    collector = MetricsCollector(aggregate, counters=counters, clock=clock, max_points=max_points, forward=forward)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        LogsCollector(counters=counters), server
-    )
+
+
+def exports_over(channel: grpc.aio.Channel) -> dict[str, Callable[..., Any]]:
+    """What exports metrics, spans and logs to another receiver: coroutine functions (request, timeout)."""
+    return {
+        "metrics": metrics_service_pb2_grpc.MetricsServiceStub(channel).Export,  # type: ignore[no-untyped-call]
+        "spans": trace_service_pb2_grpc.TraceServiceStub(channel).Export,  # type: ignore[no-untyped-call]
+        "logs": logs_service_pb2_grpc.LogsServiceStub(channel).Export,  # type: ignore[no-untyped-call]
+    }
 
 
 def check_resources(count: int) -> None:

@@ -13,11 +13,12 @@ from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.metrics.graph_data import encode
+from services.metrics.graphs import file_name
 
 if TYPE_CHECKING:
     from services.metrics.graph_data import GraphData
 
-# Two seconds on a quiet machine, five when matplotlib looks through the fonts for the first time.
+# Three seconds on a quiet machine, six when matplotlib looks through the fonts for the first time.
 DRAW_S_MAX = 60.0
 # Chat goes before pictures.
 _NICENESS = 10
@@ -47,8 +48,27 @@ class Painter:
         }
         self._cache = cache
         self._is_drawing = False
+        self._warm: asyncio.subprocess.Process | None = None
 
-    async def draw(self, data: GraphData, *, limit_s: float = DRAW_S_MAX) -> list[Path]:
+    def picture(self, name: str, period_s: int, picture_format: str) -> bytes | None:
+        """The picture that was drawn last; None where there is none. Blocks for a disk read."""
+        try:
+            return (self._directory / file_name(name, period_s, picture_format)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    async def warm_up(self) -> None:
+        """A drawing will be wanted soon: begin to load what it takes. Once; the next drawing makes use of it."""
+        if self._warm is None and not self._is_drawing:
+            self._warm = await self._start(0)
+
+    async def close(self) -> None:
+        """End what was begun and is not wanted any more."""
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            await _end(warm)
+
+    async def draw(self, data: list[GraphData], *, limit_s: float = DRAW_S_MAX) -> list[Path]:
         """Draw all graphs and return their paths.
 
         Raises ParleyError: `unavailable` while another drawing is under way or when this one takes too long,
@@ -63,9 +83,9 @@ class Painter:
         finally:
             self._is_drawing = False
 
-    async def _run(self, text: bytes, limit_s: float, niceness: int) -> list[Path]:
+    async def _start(self, niceness: int) -> asyncio.subprocess.Process:
         await asyncio.to_thread(self._cache.mkdir, parents=True, exist_ok=True)
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", "-m", "services.metrics.graphs", str(self._directory), str(niceness)),
             stdin=asyncio.subprocess.PIPE,
@@ -73,18 +93,27 @@ class Painter:
             stderr=asyncio.subprocess.PIPE,
             env=self._environment,
         )
+
+    async def _run(self, text: bytes, limit_s: float, niceness: int) -> list[Path]:
+        process, self._warm = self._warm, None
+        if process is None or process.returncode is not None:
+            process = await self._start(niceness)
         try:
             async with asyncio.timeout(limit_s):
                 output, errors = await process.communicate(text)
         except TimeoutError:
             raise ParleyError(ErrorCode.UNAVAILABLE, f"drawing took longer than {limit_s:g} s") from None
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await asyncio.shield(process.wait())
+            await _end(process)
         if process.returncode != 0:
             message = errors[-_MESSAGE_BYTES_MAX:].decode("utf-8", "replace")
             _log.error("drawing failed", status=process.returncode, output=message)
             raise ParleyError(ErrorCode.INTERNAL, "drawing failed")
         return [Path(line) for line in output.decode().splitlines()]
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.shield(process.wait())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
+from services.metrics.catalogue import numbers
+from services.metrics.graph_data import DAY_S, HOUR_S
 from services.metrics.painter import DRAW_S_MAX
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from services.common.clock import Clock
     from services.metrics.aggregate import Aggregate
+    from services.metrics.catalogue import Numbers
     from services.metrics.graph_data import GraphData
     from services.metrics.stats_file import StatsFile
     from services.metrics.store import Store
@@ -35,8 +38,20 @@ _log = get_logger(__name__)
 class GraphPainter(Protocol):
     """Draws the graphs."""
 
-    async def draw(self, data: GraphData, *, limit_s: float) -> list[Path]:
-        """Draw all graphs, within that time, and return their paths. Raises ParleyError."""
+    async def draw(self, data: list[GraphData], *, limit_s: float) -> list[Path]:
+        """Draw all graphs of these periods, within that time, and return their paths. Raises ParleyError."""
+        ...
+
+    def picture(self, name: str, period_s: int, picture_format: str) -> bytes | None:
+        """The picture that was drawn last; None where there is none."""
+        ...
+
+    async def warm_up(self) -> None:
+        """A drawing will be wanted soon."""
+        ...
+
+    async def close(self) -> None:
+        """There will be no more drawings."""
         ...
 
 
@@ -107,8 +122,25 @@ class Reporter:
 
     async def draw(self, *, limit_s: float = DRAW_S_MAX) -> Sequence[Path]:
         """Draw the graphs now. Raises ParleyError, `unavailable` while a drawing is under way."""
-        data = await self._store.graph_data(now=self._clock.now())
+        now = self._clock.now()
+        data = [await self._store.graph_data(now=now, period_s=period_s) for period_s in (DAY_S, HOUR_S)]
         return await self._painter.draw(data, limit_s=limit_s)
+
+    async def graph(self, name: str, period_s: int) -> Numbers:
+        """What a graph shows, as numbers. Raises KeyError, ParleyError."""
+        return numbers(name, await self._store.graph_data(now=self._clock.now(), period_s=period_s))
+
+    async def picture(self, name: str, period_s: int, picture_format: str) -> bytes | None:
+        """The picture that was drawn last; None where there is none."""
+        return await asyncio.to_thread(self._painter.picture, name, period_s, picture_format)
+
+    async def prepare_end(self, is_near: asyncio.Event) -> None:
+        """Once the end is near, see to it that the last graphs are ready sooner."""
+        await is_near.wait()
+        try:
+            await self._painter.warm_up()
+        except OSError as error:
+            _log.warning("drawing cannot be prepared", exc_info=error)
 
     async def finish(self, *, grace_s: float) -> None:
         """Write the last line and draw the last graphs, in bounded time."""
@@ -118,3 +150,5 @@ class Reporter:
             await self.draw(limit_s=limit_s)
         except ParleyError as error:
             _log.warning("last graphs not drawn", code=error.code, reason=error.message)
+        finally:
+            await self._painter.close()

@@ -8,7 +8,11 @@ import msgspec
 from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 
 from services.common.errors import ParleyError
+from services.common.identity import ADMIN, EDGE
 from services.common.wire.codes import ErrorCode
+from services.metrics.catalogue import NAMES
+from services.metrics.graph_data import DAY_S, HOUR_S
+from services.metrics.logs.records import LEVELS, LogQuery
 from services.metrics.traces.spans import MESSAGE_ID, USER_ID, Span, TraceQuery, is_message_id, is_trace_id
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from services.common.clock import Clock
+    from services.metrics.logs.records import Record
+    from services.metrics.logs.store import LogStore
     from services.metrics.reporter import Reporter
     from services.metrics.traces.store import TraceStore
 
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
 SERVICE = "parley.metrics.v1.MetricsService"
 OWN_SERVICE = "parley.metrics.v1.MessageTraceService"
+ALLOW: Final = {SERVICE: frozenset({ADMIN}), OWN_SERVICE: frozenset({EDGE})}
 
 INTERVAL_S_MIN: Final = 0.2
 INTERVAL_S_MAX: Final = 60.0
@@ -36,6 +43,16 @@ PAGE_SIZE_MAX: Final = 1_000
 _NS_PER_MS: Final = 1_000_000
 _DURATION_MS_MAX: Final = 1e12
 _RETRY_AFTER_S: Final = 5.0
+_PERIODS: Final = {
+    metrics_pb2.GRAPH_PERIOD_UNSPECIFIED: DAY_S,
+    metrics_pb2.GRAPH_PERIOD_HOUR: HOUR_S,
+    metrics_pb2.GRAPH_PERIOD_DAY: DAY_S,
+}
+_FORMATS: Final = {
+    metrics_pb2.GRAPH_FORMAT_UNSPECIFIED: "",
+    metrics_pb2.GRAPH_FORMAT_PNG: "png",
+    metrics_pb2.GRAPH_FORMAT_SVG: "svg",
+}
 
 
 class MessageTraceServicer(metrics_pb2_grpc.MessageTraceServiceServicer):
@@ -63,9 +80,10 @@ class MessageTraceServicer(metrics_pb2_grpc.MessageTraceServiceServicer):
 class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
     """parley.metrics.v1.MetricsService."""
 
-    def __init__(self, reporter: Reporter, traces: TraceStore, *, clock: Clock) -> None:
+    def __init__(self, reporter: Reporter, traces: TraceStore, logs: LogStore, *, clock: Clock) -> None:
         self._reporter = reporter
         self._traces = traces
+        self._logs = logs
         self._clock = clock
         self._watchers = 0
 
@@ -104,6 +122,45 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
         paths = await self._reporter.draw()
         return metrics_pb2.DrawGraphsResponse(paths=[str(path) for path in paths])
 
+    async def GetGraph(  # noqa: N802 - the method's name in the protocol
+        self, request: metrics_pb2.GetGraphRequest, _context: Context
+    ) -> metrics_pb2.GetGraphResponse:
+        """What a graph shows. Errors: bad_request, unavailable."""
+        if request.name not in NAMES:
+            raise _bad_request(f"name: one of {', '.join(NAMES)}")
+        if request.period not in _PERIODS or request.format not in _FORMATS:
+            raise _bad_request("period and format: as the protocol lists them")
+        period_s, picture_format = _PERIODS[request.period], _FORMATS[request.format]
+        picture = await self._reporter.picture(request.name, period_s, picture_format) if picture_format else b""
+        if picture is None:
+            raise ParleyError(ErrorCode.UNAVAILABLE, "not drawn yet: DrawGraphs draws all graphs")
+        shown = await self._reporter.graph(request.name, period_s)
+        return metrics_pb2.GetGraphResponse(
+            title=shown.title,
+            unit=shown.unit,
+            times_ms=[int(at * 1_000) for at in shown.times],
+            series=[metrics_pb2.GraphSeries(name=name, values=values) for name, values in shown.series.items()],
+            picture=picture,
+        )
+
+    async def ListLogs(  # noqa: N802 - the method's name in the protocol
+        self, request: metrics_pb2.ListLogsRequest, _context: Context
+    ) -> metrics_pb2.ListLogsResponse:
+        """The newest log records. Errors: bad_request."""
+        if not 0 <= request.page_size <= PAGE_SIZE_MAX:
+            raise _bad_request(f"page_size: 0 to {PAGE_SIZE_MAX}")
+        if request.trace_id and not is_trace_id(request.trace_id):
+            raise _bad_request("trace_id: 32 hex digits, not all 0")
+        if request.level_min and request.level_min not in LEVELS:
+            raise _bad_request(f"level_min: one of {', '.join(LEVELS)}")
+        wanted = LogQuery(
+            request.page_size or PAGE_SIZE_DEFAULT,
+            trace_id=request.trace_id,
+            level_min=LEVELS.get(request.level_min, 0),
+            instance=request.instance,
+        )
+        return metrics_pb2.ListLogsResponse(records=[_record(record) for record in await self._logs.newest(wanted)])
+
     async def GetTrace(  # noqa: N802 - the method's name in the protocol
         self, request: metrics_pb2.GetTraceRequest, _context: Context
     ) -> metrics_pb2.GetTraceResponse:
@@ -141,9 +198,9 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
         return metrics_pb2.ListTracesResponse(traces=[_summary(span) for span in await self._traces.entries(wanted)])
 
 
-def register(server: grpc.aio.Server, reporter: Reporter, traces: TraceStore, *, clock: Clock) -> None:
+def register(server: grpc.aio.Server, reporter: Reporter, traces: TraceStore, logs: LogStore, *, clock: Clock) -> None:
     """Add the services to a server."""
-    servicer = MetricsServicer(reporter, traces, clock=clock)
+    servicer = MetricsServicer(reporter, traces, logs, clock=clock)
     metrics_pb2_grpc.add_MetricsServiceServicer_to_server(servicer, server)
     metrics_pb2_grpc.add_MessageTraceServiceServicer_to_server(MessageTraceServicer(traces), server)
 
@@ -171,6 +228,19 @@ def _span(span: Span) -> metrics_pb2.Span:
         status_message=span.status_message,
         attributes=span.attributes,
         links=[metrics_pb2.SpanLink(trace_id=link.trace_id, span_id=link.span_id) for link in span.links],
+    )
+
+
+def _record(record: Record) -> metrics_pb2.LogRecord:
+    return metrics_pb2.LogRecord(
+        time_ns=record.time_ns,
+        service=record.service,
+        instance=record.instance,
+        level=record.level_name,
+        body=record.body,
+        attributes=record.attributes,
+        trace_id=record.trace_id,
+        span_id=record.span_id,
     )
 
 

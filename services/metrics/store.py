@@ -6,21 +6,21 @@ cannot part, so a crash of this service neither loses a message from the graphs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from services.common.logs import get_logger
-from services.metrics.graph_data import HOURS, PERIOD_S, GraphData, Sample
+from services.metrics.graph_data import DAY_S, HOURS, GraphData, Sample
 from services.metrics.points import Checkpoint, Run, Source
 from services.metrics.tables import checkpoints, hourly_messages, samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from services.common.db import Database
 
@@ -33,7 +33,56 @@ PRUNE_ROWS = 500
 # Samples are joined where there are more than a picture has room for.
 TIMELINE_POINTS = 360
 _HOUR_S = 3600
+# Rows that one transaction deletes at most of what is bounded; more than an export may bring, so the bounds hold.
+_BOUNDED_PRUNE_ROWS = 5_000
 _log = get_logger(__name__)
+
+
+class Bounds(NamedTuple):
+    """How much of something is kept: rows, bytes with what the database needs for each, and for how long."""
+
+    rows_max: int
+    bytes_max: int
+    age_s_max: float
+
+
+class Held(NamedTuple):
+    """How much of it there is."""
+
+    rows: int
+    size: int
+
+
+def count_rows(connection: Connection, table: Table) -> Held:
+    """How much a table holds. It has the columns `id`, `kept_at` and `size`."""
+    return Held(
+        *connection.execute(select(func.count(), func.coalesce(func.sum(table.c.size), 0)).select_from(table)).one()
+    )
+
+
+def prune(
+    connection: Connection, table: Table, held: Held, bounds: Bounds, *, now: float
+) -> tuple[Held, int, int | None]:
+    """Delete the oldest rows until the bounds hold.
+
+    Returns what is left, how many went before their time, and the id up to which all are gone, where any are.
+    """
+    count, size = held
+    is_over = count > bounds.rows_max or size > bounds.bytes_max
+    first_kept_at = connection.execute(select(table.c.kept_at).order_by(table.c.id).limit(1)).scalar()
+    if not is_over and (first_kept_at is None or now - first_kept_at <= bounds.age_s_max):
+        return held, 0, None
+    oldest = select(table.c.id, table.c.kept_at, table.c.size).order_by(table.c.id).limit(_BOUNDED_PRUNE_ROWS)
+    evicted, last = 0, None
+    for row_id, kept_at, row_size in connection.execute(oldest):
+        is_old = now - kept_at > bounds.age_s_max
+        if not is_old and count <= bounds.rows_max and size <= bounds.bytes_max:
+            break
+        evicted += not is_old
+        last, count, size = row_id, count - 1, size - row_size
+    if last is not None:
+        connection.execute(delete(table).where(table.c.id <= last))
+    return Held(count, size), evicted, last
 
 
 class Store:
@@ -72,17 +121,18 @@ class Store:
             found.append(Checkpoint(Source(row.service, row.instance), row.time_ns, runs))
         return found
 
-    async def graph_data(self, *, now: float) -> GraphData:
-        """What the graphs show: the last day, joined to at most about `TIMELINE_POINTS` samples."""
+    async def graph_data(self, *, now: float, period_s: int = DAY_S) -> GraphData:
+        """What the graphs of a period show, joined to at most about `TIMELINE_POINTS` samples."""
 
         def work(connection: Connection) -> GraphData:
-            is_shown = samples.c.at.between(now - PERIOD_S, now)
+            is_shown = samples.c.at.between(now - period_s, now)
             first = connection.execute(select(func.min(samples.c.at)).where(is_shown)).scalar()
             timeline = [] if first is None else _read_timeline(connection, first, now)
             last_hour = int(now // _HOUR_S)
             is_recent = hourly_messages.c.hour.between(last_hour - HOURS + 1, last_hour)
             rows = connection.execute(select(hourly_messages.c.hour, hourly_messages.c.messages).where(is_recent))
-            return GraphData(now, timeline, {hour: messages for hour, messages in rows})  # noqa: C416 - rows, not pairs
+            hourly = {hour: messages for hour, messages in rows}  # noqa: C416 - rows, not pairs
+            return GraphData(now, timeline, hourly, period_s)
 
         return await self._database.read(work)
 
@@ -101,6 +151,17 @@ def _read_timeline(connection: Connection, first: float, now: float) -> list[Sam
         func.avg(samples.c.latency_p50_ms),
         func.max(samples.c.latency_p99_ms),
         func.avg(samples.c.messages_per_second),
+        func.avg(samples.c.connections),
+        func.avg(samples.c.users),
+        func.avg(samples.c.deliveries_per_second),
+        func.avg(samples.c.fan_out),
+        func.sum(samples.c.waits),
+        *(func.max(column) for column in (samples.c.wait_critical_ms, samples.c.wait_high_ms)),
+        *(func.max(column) for column in (samples.c.wait_normal_ms, samples.c.wait_low_ms)),
+        func.sum(samples.c.commits),
+        func.avg(samples.c.batch_mean),
+        func.max(samples.c.batch_p99),
+        func.max(samples.c.commit_p99_ms),
     ]
     place = func.cast((samples.c.at - first) / step_s, samples.c.id.type)
     query = select(*columns).where(samples.c.at.between(first, now)).group_by(place).order_by(place)

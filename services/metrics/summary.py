@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 ACKNOWLEDGED = "parley.edge.messages.acknowledged"
 _DELIVERED = "parley.edge.messages.delivered"
 _BYTES = ("parley.edge.bytes.received", "parley.edge.bytes.sent")
+_WAIT = "parley.edge.queue.wait"
+_BATCH = "parley.rooms.commit.batch_size"
+_COMMIT = "parley.rooms.commit.duration"
+_CLASSES = ("critical", "high", "normal", "low")
 _PROCESSING = "parley.edge.request.duration"
 _LATENCY = "parley.edge.publish.duration"
 
@@ -91,9 +95,39 @@ class Summary:
         }
         for kind, timing in (("processing_time", self._last_processing), ("latency", self._last_latency)):
             values[f"avg_{kind}_ms"], values[f"p50_{kind}_ms"], values[f"p99_{kind}_ms"] = timing
+        values["fan_out"] = round(deliveries.amount / messages.amount, 3) if messages.amount else 0.0
         values["requests_measured"] = processing.measured if processing else 0
         values["latencies_measured"] = latency.measured if latency else 0
-        return Statistics(now, values, _sample(now, values))
+        return Statistics(now, values, self._sample(now, values))
+
+    def _sample(self, at: float, values: dict[str, float]) -> Sample:
+        requests, latencies = int(values["requests_measured"]), int(values["latencies_measured"])
+        timing = self._aggregate.timing
+        waits = timing(_WAIT)
+        by_class = {name: timing(_WAIT, ("qos_class", name)) for name in _CLASSES}
+        batch, commit = timing(_BATCH), timing(_COMMIT)
+        return Sample(
+            at=at,
+            requests=requests,
+            processing_mean_ms=values["avg_processing_time_ms"] if requests else None,
+            processing_p50_ms=values["p50_processing_time_ms"] if requests else None,
+            processing_p99_ms=values["p99_processing_time_ms"] if requests else None,
+            latencies=latencies,
+            latency_mean_ms=values["avg_latency_ms"] if latencies else None,
+            latency_p50_ms=values["p50_latency_ms"] if latencies else None,
+            latency_p99_ms=values["p99_latency_ms"] if latencies else None,
+            messages_per_second=values["messages_per_second"],
+            connections=values["open_connections"],
+            users=values["concurrent_users"],
+            deliveries_per_second=values["deliveries_per_second"],
+            fan_out=values["fan_out"] or None,
+            waits=int(waits.measured) if waits else 0,
+            **{f"wait_{name}_ms": round(found.p99 * 1e3, 3) for name, found in by_class.items() if found},
+            commits=int(batch.measured) if batch else 0,
+            batch_mean=round(batch.mean, 3) if batch else None,
+            batch_p99=round(batch.p99, 3) if batch else None,
+            commit_p99_ms=round(commit.p99 * 1e3, 3) if commit else None,
+        )
 
     def end_interval(self, *, monotonic: float) -> None:
         """Begin a new interval, here and in the aggregate."""
@@ -111,19 +145,3 @@ def _milliseconds(timing: Timing | None) -> tuple[float, float, float]:
     if timing is None:
         return 0.0, 0.0, 0.0
     return round(timing.mean * 1e3, 3), round(timing.p50 * 1e3, 3), round(timing.p99 * 1e3, 3)
-
-
-def _sample(at: float, values: dict[str, float]) -> Sample:
-    requests, latencies = int(values["requests_measured"]), int(values["latencies_measured"])
-    return Sample(
-        at=at,
-        requests=requests,
-        processing_mean_ms=values["avg_processing_time_ms"] if requests else None,
-        processing_p50_ms=values["p50_processing_time_ms"] if requests else None,
-        processing_p99_ms=values["p99_processing_time_ms"] if requests else None,
-        latencies=latencies,
-        latency_mean_ms=values["avg_latency_ms"] if latencies else None,
-        latency_p50_ms=values["p50_latency_ms"] if latencies else None,
-        latency_p99_ms=values["p99_latency_ms"] if latencies else None,
-        messages_per_second=values["messages_per_second"],
-    )

@@ -1,8 +1,8 @@
-"""tables: a sample for each interval, messages by hour, how far each source has counted, and spans."""
+"""tables: a sample for each interval, messages by hour, how far each source has counted, spans, logs."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, text
 
 metadata = MetaData()
 
@@ -21,6 +21,19 @@ samples = Table(
     Column("latency_p50_ms", Float),
     Column("latency_p99_ms", Float),
     Column("messages_per_second", Float, nullable=False),
+    Column("connections", Float),
+    Column("users", Float),
+    Column("deliveries_per_second", Float),
+    Column("fan_out", Float),
+    Column("waits", Integer, nullable=False, server_default="0"),
+    Column("wait_critical_ms", Float),
+    Column("wait_high_ms", Float),
+    Column("wait_normal_ms", Float),
+    Column("wait_low_ms", Float),
+    Column("commits", Integer, nullable=False, server_default="0"),
+    Column("batch_mean", Float),
+    Column("batch_p99", Float),
+    Column("commit_p99_ms", Float),
 )
 
 # `hour` counts hours since 1970.
@@ -58,6 +71,7 @@ spans = Table(
     Column("size", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+Index("ix_spans_entries", spans.c.id, sqlite_where=text("is_entry"))
 
 # Which spans concern a trace: its own, and those that link to it.
 span_traces = Table(
@@ -65,4 +79,17 @@ span_traces = Table(
     metadata,
     Column("trace_id", String(32), primary_key=True),
     Column("span_row", Integer, primary_key=True, index=True),
+)
+
+# `body` is JSON: the record.
+log_records = Table(
+    "log_records",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kept_at", Float, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("instance", String(64), nullable=False),
+    Column("trace_id", String(32), index=True),
+    Column("size", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
 )

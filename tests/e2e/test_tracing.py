@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -9,16 +13,18 @@ import pytest
 from parley.edge.v1 import edge_pb2
 from parley.metrics.v1 import metrics_pb2
 
-from tests.helpers.operator import Operator, traceparent
-from tests.helpers.people import People
-from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
+from tests.helpers.operator import KEPT_S, Operator, traceparent
+from tests.helpers.people import People, fresh
+from tests.helpers.stack import FAST_CONFIG, ROOT, Stack, parley, running_stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from parley.metrics.v1.metrics_pb2 import Span
 
 # Nothing by chance: what is traced here was asked for.
+SHOWN = {"span_id", "parent_id", "service", "instance", "name", "start_us", "duration_us", "error"}
 QUIET = FAST_CONFIG + "[common]\ntrace_ratio = 0.0\n"
 
 
@@ -74,6 +80,63 @@ async def test_one_message_is_one_trace_from_edge_to_edge(two_edges: Stack, crow
     assert entry.attributes["parley.message.id"] == message_id
     assert all(span.start_ns <= span.end_ns for span in trace.spans)
     assert not any(span.is_error for span in trace.spans)
+
+
+async def test_people_see_where_the_time_of_their_own_messages_went(two_edges: Stack, crowd: People) -> None:
+    alice, bob = await crowd.person(), await crowd.person()
+    room_id = await crowd.room(alice, bob)
+    context, trace_id, _ = traceparent()
+    sent = await alice.expect("text_message", {"text": "traced"}, room_id=room_id, traceparent=context)
+    now_us = time.time_ns() // 1_000
+    report = {
+        "traceparent": context,
+        "sent_at_us": now_us - 9_000,
+        "acknowledged_at_us": now_us - 2_000,
+        "shown_at_us": now_us,
+    }
+    assert await bob.expect("trace_report", report) == {}  # it is not his to tell
+    assert await alice.expect("trace_report", report) == {}
+    message_id = f"{room_id}-{sent['epoch']}-{sent['seq']}"
+    async with asyncio.timeout(KEPT_S):
+        while True:
+            shown = await alice.expect("trace", {"message_id": message_id})
+            if {"client", "edge", "rooms"} <= {span["service"] for span in shown["spans"]}:
+                break
+            await asyncio.sleep(0.2)
+    assert shown["trace_id"] == trace_id
+    assert [span["name"] for span in shown["spans"] if span["service"] == "client"].count("send") == 1
+    assert all(set(span) <= SHOWN for span in shown["spans"])
+    theirs = await bob.expect("trace", {"message_id": message_id})
+    assert (theirs["spans"], theirs["trace_id"]) == ([], "")
+    assert await alice.refused("trace", {"message_id": "nonsense"}) == "bad_request"
+    assert await alice.refused("trace_report", {**report, "sent_at_us": -1}) == "bad_request"
+
+
+async def test_the_client_and_the_operator_s_command_draw_it(two_edges: Stack, tmp_path: Path) -> None:
+    lines = f"/register {fresh()} correct-horse-battery\n/create {fresh('room')}\nhello\n/trace\n/quit\n"
+    command = parley("chat", f"localhost:{two_edges.port}", "--home", str(two_edges.home), "--plain")
+    said = await run(command, lines, home=tmp_path)
+    (message_id,) = re.findall(r"Where the time of (\S+) went:", said)
+    drawn = await run(parley("admin", "--home", str(two_edges.home), "trace", message_id), "", home=tmp_path)
+    for shown in (said, drawn):
+        for row in ("client +send", "edge-1 +text_message", "rooms-1 +store", "rooms-1 +commit", "edge-1 +deliver"):
+            assert re.search(rf"{row} .*[▏▎▍▌▋▊▉█] .* ms", shown), (row, shown)
+
+
+async def run(command: list[str], lines: str, *, home: Path) -> str:
+    """Runs a program to its end, and returns what it has said."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(home), "COLUMNS": "100"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate(lines.encode())
+    assert process.returncode == 0, said.decode()
+    return said.decode()
 
 
 async def test_malformed_or_unsampled_contexts_cost_nothing_but_the_trace(two_edges: Stack, crowd: People) -> None:

@@ -25,6 +25,7 @@ from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.common.wire.events import Message, iso_time
 from services.common.wire.requests import History
+from services.edge.backends import GrpcTraces
 from services.edge.config import EdgeConfig
 from services.edge.decisions import User
 from services.edge.edge import Edge
@@ -475,6 +476,7 @@ async def edge_world(home: Path, *, clock: Clock | None = None, **changes: Any) 
         auth=auth,
         rooms=rooms,
         files=files,
+        traces=GrpcTraces(None, timeout_s=1.0),
         open_stream=lambda _: rooms.open_stream(),
         context=server_context(config.client_certificate, config.client_key),
         counters=counters,

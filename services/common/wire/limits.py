@@ -30,6 +30,9 @@ MAX_CHUNK_FRAME_BYTES: Final = CHUNK_HEADER_BYTES + MAX_CHUNK_BYTES
 MAX_DEPTH: Final = 32
 """Nesting of JSON arrays and objects. The protocol itself needs 5."""
 
+MAX_MESSAGE_ID_CHARS: Final = 128
+"""`room_id-epoch-seq`: 16, 8 and 19 characters at most, and what other servers may do."""
+
 MAX_ID_CHARS: Final = 64
 """A request id: room for a UUID in any notation."""
 

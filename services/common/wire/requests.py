@@ -209,6 +209,23 @@ class FileTransfer(msgspec.Struct, frozen=True):
         return binascii.a2b_base64(self.data, strict_mode=True)
 
 
+class GetTrace(msgspec.Struct, frozen=True):
+    """Asks where the time of an own message went; ``message_id`` is ``room_id-epoch-seq``."""
+
+    type: ClassVar[str] = "trace"
+    message_id: Annotated[str, Meta(min_length=1, max_length=limits.MAX_MESSAGE_ID_CHARS)]
+
+
+class TraceReport(msgspec.Struct, frozen=True):
+    """Says what the client has measured of an own message whose frame had a ``traceparent``; times are Unix µs."""
+
+    type: ClassVar[str] = "trace_report"
+    traceparent: Annotated[str, Meta(max_length=limits.MAX_ID_CHARS)]
+    sent_at_us: _Seq
+    acknowledged_at_us: _Seq
+    shown_at_us: _Seq
+
+
 Request = (
     Hello
     | Register
@@ -229,13 +246,15 @@ Request = (
     | FileCancel
     | FileAck
     | FileTransfer
+    | GetTrace
+    | TraceReport
 )
 
 REQUESTS: Final[dict[str, type[Request]]] = {
     kind.type: kind
     for kind in (
-        Hello, Register, Authenticate, Resume, Logout, CreateRoom, JoinRoom, LeaveRoom, ListRooms, UserList,
-        TextMessage, History, Heartbeat, FileOffer, FileGet, FileList, FileCancel, FileAck, FileTransfer,
+        Hello, Register, Authenticate, Resume, Logout, CreateRoom, JoinRoom, LeaveRoom, ListRooms, UserList, GetTrace,
+        TextMessage, History, Heartbeat, FileOffer, FileGet, FileList, FileCancel, FileAck, FileTransfer, TraceReport,
     )
 }  # fmt: skip
 """Every request by its type."""

@@ -68,6 +68,8 @@ _CLASS_OF_TYPE: Final[Mapping[str, QosClass]] = MappingProxyType(
         "history": QosClass.LOW,
         "file_ack": QosClass.LOW,
         "file_transfer": QosClass.LOW,
+        "trace": QosClass.LOW,
+        "trace_report": QosClass.LOW,
     }
 )
 

@@ -19,7 +19,7 @@ from services.metrics.otlp import SCOPES_MAX, TIME_NS_MAX, check_resources, inst
 from services.metrics.traces.spans import CLIENT, SPAN_ID_BYTES, TRACE_ID_BYTES, Link, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import grpc.aio
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -44,11 +44,17 @@ _log = get_logger(__name__)
 
 
 class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes in spans. Those with malformed ids or times are answered as rejected; so are all when the store is busy."""
+    """Takes in spans. Those with malformed ids or times are answered as rejected; so are all when the store is busy.
 
-    def __init__(self, store: TraceStore, *, counters: Counters, clock: Clock) -> None:
+    `forward(signal, request, count)` is given each export with spans that are understood, kept or not.
+    """
+
+    def __init__(
+        self, store: TraceStore, *, counters: Counters, clock: Clock, forward: Callable[[str, Any, int], object]
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._forward = forward
         self._accepted = counters.counter("parley.metrics.spans.accepted", "1", "Spans taken in.")
         self._rejected = counters.counter("parley.metrics.spans.rejected", "1", "Spans not understood or not kept.")
         self._evicted = counters.counter("parley.metrics.spans.evicted", "1", "Spans given up early, to make room.")
@@ -67,6 +73,7 @@ class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
             for scope_spans in resource_spans.scope_spans:
                 read = (_read_span(span, service, instance) for span in scope_spans.spans)
                 spans += [span for span in read if span is not None]
+        self._forward("spans", request, len(spans))
         reason = "ids must be of W3C trace context, and a span must not end before it begins"
         if spans:
             try:
@@ -83,10 +90,17 @@ class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
         return response
 
 
-def register(server: grpc.aio.Server, store: TraceStore, *, counters: Counters, clock: Clock) -> None:
+def register(
+    server: grpc.aio.Server,
+    store: TraceStore,
+    *,
+    counters: Counters,
+    clock: Clock,
+    forward: Callable[[str, Any, int], object],
+) -> None:
     """Add the trace collector to a server."""
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        TraceCollector(store, counters=counters, clock=clock), server
+        TraceCollector(store, counters=counters, clock=clock, forward=forward), server
     )
 
 
@@ -122,7 +136,7 @@ def _read_span(span: trace_pb2.Span, service: str, instance: str) -> Span | None
         end_ns=span.end_time_unix_nano,
         is_error=span.status.code == _ERROR,
         status_message=span.status.message[:CHARS_MAX],
-        attributes=_read_attributes(span.attributes),
+        attributes=read_attributes(span.attributes),
         links=[
             Link(link.trace_id.hex(), link.span_id.hex())
             for link in span.links[:LINKS_MAX]
@@ -143,7 +157,7 @@ def _is_id(value: bytes, size: int) -> bool:
     return len(value) == size and any(value)
 
 
-def _read_attributes(pairs: Iterable[KeyValue]) -> dict[str, str]:
+def read_attributes(pairs: Iterable[KeyValue]) -> dict[str, str]:
     """Plain attributes as text; compound ones are left out."""
     attributes: dict[str, str] = {}
     for pair in pairs:

@@ -17,6 +17,7 @@ TRACE_SPANS_MAX: Final = 1_000
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 
+EDGE: Final = "edge"
 CLIENT: Final = "client"
 """The service of spans that a client has measured, and its edge has passed on."""
 
@@ -54,8 +55,10 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_entry(self) -> bool:
-        """Whether the trace begins with it."""
-        return not self.parent_span_id
+        """Whether the trace begins with it, as far as we saw it begin: what a client did before that may be missing."""
+        if self.service == CLIENT:
+            return False
+        return not self.parent_span_id or (self.service == EDGE and self.kind == "server")
 
 
 class TraceQuery(NamedTuple):

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 
+from services.metrics.store import Bounds, Held, count_rows, prune
 from services.metrics.tables import span_traces, spans
 from services.metrics.traces.spans import MESSAGE_ID, ROOM_ID, TRACE_SPANS_MAX, USER_ID, Span, TraceQuery
 
@@ -25,29 +26,20 @@ if TYPE_CHECKING:
 _ROW_BYTES: Final = 250
 """What a row costs beside its body: ids, indexes, SQLite's own; measured with spans of ours."""
 
-_PRUNE_ROWS: Final = 5_000
-"""Rows that one transaction deletes at most. More than an export may bring, so the bounds hold at all times."""
+SCAN_ENTRIES_MAX: Final = 20_000
+"""Traces, the newest, in which a search looks: milliseconds of work, and more than anybody pages through."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Span).decode
 
 
 class TraceStore:
-    """Spans in a database.
+    """Spans in a database."""
 
-    Args:
-        rows_max: So many spans are kept.
-        bytes_max: So many bytes of them, with what the database needs for each.
-        age_s_max: So long.
-    """
-
-    def __init__(self, database: Database, *, rows_max: int, bytes_max: int, age_s_max: float) -> None:
+    def __init__(self, database: Database, bounds: Bounds) -> None:
         self._database = database
-        self._rows_max = rows_max
-        self._bytes_max = bytes_max
-        self._age_s_max = age_s_max
-        # How many there are, and their bytes. Only the writer's thread looks at it; None: to be counted.
-        self._held: tuple[int, int] | None = None
+        self._bounds = bounds
+        self._held: Held | None = None  # only the writer's thread looks at it; None: to be counted
 
     async def keep(self, reported: Sequence[Span], *, now: float) -> int:
         """Keep spans; return how many had to go before their time. Raises ParleyError when the storage fails."""
@@ -55,15 +47,16 @@ class TraceStore:
 
         def work(connection: Connection) -> int:
             held, self._held = self._held, None  # counted anew, should this fail
-            count, size = held or _count(connection)
+            count, size = held or count_rows(connection, spans)
             for span, body in zip(reported, bodies, strict=True):
                 row = _row(span, body, now)
                 count, size = count + 1, size + row["size"]
                 (row_id,) = connection.execute(insert(spans).values(row)).inserted_primary_key or (0,)
                 traces = {span.trace_id, *(link.trace_id for link in span.links)}
                 connection.execute(insert(span_traces), [{"trace_id": one, "span_row": row_id} for one in traces])
-            count, size, evicted = self._prune(connection, count, size, now=now)
-            self._held = count, size
+            self._held, evicted, last = prune(connection, spans, Held(count, size), self._bounds, now=now)
+            if last is not None:
+                connection.execute(delete(span_traces).where(span_traces.c.span_row <= last))
             return evicted
 
         return await self._database.write(work)
@@ -86,35 +79,10 @@ class TraceStore:
         return await self._database.read(lambda connection: connection.execute(query).scalar())
 
     async def entries(self, wanted: TraceQuery) -> list[Span]:
-        """The spans with which traces began, the newest first."""
+        """The spans with which traces began, the newest first; a search looks at the newest 20,000 traces only."""
         query = _entries_query(wanted)
         bodies = await self._database.read(lambda connection: connection.execute(query).scalars().all())
         return list(map(_decode, bodies))
-
-    def _prune(self, connection: Connection, count: int, size: int, *, now: float) -> tuple[int, int, int]:
-        """Delete the oldest rows until the bounds hold; return what is left, and how many went before their time."""
-        evicted = 0
-        last = None
-        oldest = select(spans.c.id, spans.c.kept_at, spans.c.size).order_by(spans.c.id).limit(_PRUNE_ROWS)
-        is_over = count > self._rows_max or size > self._bytes_max
-        first_kept_at = connection.execute(select(spans.c.kept_at).order_by(spans.c.id).limit(1)).scalar()
-        if not is_over and (first_kept_at is None or now - first_kept_at <= self._age_s_max):
-            return count, size, 0
-        for row_id, kept_at, row_size in connection.execute(oldest):
-            is_old = now - kept_at > self._age_s_max
-            if not is_old and count <= self._rows_max and size <= self._bytes_max:
-                break
-            evicted += not is_old
-            last, count, size = row_id, count - 1, size - row_size
-        if last is not None:
-            connection.execute(delete(span_traces).where(span_traces.c.span_row <= last))
-            connection.execute(delete(spans).where(spans.c.id <= last))
-        return count, size, evicted
-
-
-def _count(connection: Connection) -> tuple[int, int]:
-    row = connection.execute(select(func.count(), func.coalesce(func.sum(spans.c.size), 0)).select_from(spans)).one()
-    return row[0], row[1]
 
 
 def _row(span: Span, body: bytes, now: float) -> dict[str, Any]:
@@ -133,13 +101,14 @@ def _row(span: Span, body: bytes, now: float) -> dict[str, Any]:
 
 
 def _entries_query(wanted: TraceQuery) -> Select[Any]:
-    query = select(spans.c.body).where(spans.c.is_entry)
+    newest = select(spans).where(spans.c.is_entry).order_by(spans.c.id.desc()).limit(SCAN_ENTRIES_MAX).subquery()
+    query = select(newest.c.body)
     if wanted.duration_min_ns > 0:
-        query = query.where(spans.c.duration_ns >= wanted.duration_min_ns)
+        query = query.where(newest.c.duration_ns >= wanted.duration_min_ns)
     if wanted.only_errors:
-        query = query.where(spans.c.is_error)
+        query = query.where(newest.c.is_error)
     if wanted.room_id:
-        query = query.where(spans.c.room_id == wanted.room_id)
+        query = query.where(newest.c.room_id == wanted.room_id)
     if wanted.user_id:
-        query = query.where(spans.c.user_id == wanted.user_id)
-    return query.order_by(spans.c.id.desc()).limit(wanted.limit)
+        query = query.where(newest.c.user_id == wanted.user_id)
+    return query.order_by(newest.c.id.desc()).limit(wanted.limit)

@@ -26,10 +26,16 @@ from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 from services.common.errors import from_rpc_error
 from services.common.telemetry import Telemetry
 from services.common.wire.codes import ErrorCode
+from services.metrics.graph_data import DAY_S, HOUR_S, GraphData
+from services.metrics.graphs import FORMATS, file_name, pictures
 from tests.helpers import certificates, rpc
 
 ROOT = Path(__file__).resolve().parents[3]
-PICTURES = ["processing_times.png", "latency_timeline.png", "hourly_messages.png"]
+PICTURES = [
+    file_name(name, data.period_s, kind)
+    for name, data in pictures([GraphData(0.0, [], {}, period_s) for period_s in (DAY_S, HOUR_S)])
+    for kind in FORMATS
+]
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 DEADLINE_S = 30.0
 
@@ -147,7 +153,7 @@ async def test_from_telemetry_to_lines_and_pictures(tmp_path: Path) -> None:
         logged = [json.loads(line) for line in (tmp_path / "stderr").read_text().splitlines()]
         assert [event for event in logged if event["level"] in ("error", "critical")] == []
         # On a machine that is too busy for the last pictures, that is what it says.
-        pictures = [path.name for path in (tmp_path / "monitoring" / "graphs").glob("*.png")]
+        pictures = [path.name for path in (tmp_path / "monitoring" / "graphs").glob("*.*g")]
         assert sorted(pictures) == sorted(PICTURES) or "last graphs not drawn" in [event["event"] for event in logged]
 
 

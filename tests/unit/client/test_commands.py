@@ -37,7 +37,9 @@ def chat() -> Chat:
 
 
 def test_every_command_that_was_promised_is_there() -> None:
-    promised = "help register login logout create join leave rooms users history switch file files get cancel quit"
+    promised = (
+        "help register login logout create join leave rooms users history switch file files get cancel trace quit"
+    )
     assert list(COMMANDS) == promised.split()
 
 

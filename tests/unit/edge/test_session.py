@@ -56,6 +56,8 @@ DATA: dict[str, dict[str, Any]] = {
         "total_chunks": 1,
         "data": "AAAA",
     },
+    "trace": {"message_id": "room0001-e001-1"},
+    "trace_report": {"traceparent": "00-x", "sent_at_us": 1, "acknowledged_at_us": 2, "shown_at_us": 3},
 }
 V1 = {
     "register_request",
@@ -70,7 +72,7 @@ V1 = {
     "file_transfer",
 }
 COMMANDS = {"create_room", "join_room", "leave_room", "list_rooms", "user_list", "history", "logout"} | {
-    "file_offer", "file_get", "file_list", "file_cancel",
+    "file_offer", "file_get", "file_list", "file_cancel", "trace", "trace_report",
 }  # fmt: skip
 
 

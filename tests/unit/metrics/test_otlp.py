@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
@@ -43,7 +42,14 @@ class Stage:
         self.aggregate = Aggregate(
             monotonic=0.0, stale_after_s=30, max_instances=3, max_series=50, hourly_metric="parley.hourly"
         )
-        self.collector = otlp.MetricsCollector(self.aggregate, counters=self.counters, clock=self.clock, max_points=100)
+        self.forwarded: list[tuple[str, Any, int]] = []
+        self.collector = otlp.MetricsCollector(
+            self.aggregate,
+            counters=self.counters,
+            clock=self.clock,
+            max_points=100,
+            forward=lambda *given: self.forwarded.append(given),
+        )
 
     async def export(self, request: ExportMetricsServiceRequest, kind: str = "edge") -> int:
         """Returns how many points were rejected."""
@@ -253,16 +259,8 @@ async def test_whatever_parses_is_answered(stage: Stage, garbage: bytes) -> None
         await stage.export(request)
 
 
-async def test_logs_are_counted_and_refused_openly(stage: Stage) -> None:
-    context: Any = Peer()
-    logs = ExportLogsServiceRequest()
-    records = logs.resource_logs.add().scope_logs.add().log_records
-    records.add()
-    records.add()
-    answer = await otlp.LogsCollector(counters=stage.counters).Export(logs, context)
-    assert (answer.partial_success.rejected_log_records, bool(answer.partial_success.error_message)) == (2, True)
-    assert stage.count("logs.refused") == 2
-    for _ in range(otlp.RESOURCES_MAX):
-        logs.resource_logs.add()
-    with pytest.raises(ParleyError, match="too_large"):
-        await otlp.LogsCollector(counters=stage.counters).Export(logs, context)
+async def test_what_comes_in_is_sent_on(stage: Stage) -> None:
+    request = new_request()
+    add_sum(request, "parley.a", 1)
+    await stage.export(request)
+    assert stage.forwarded == [("metrics", request, 1)]

@@ -13,7 +13,7 @@ from services.common.db import Database, migrate
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.metrics.aggregate import Aggregate
-from services.metrics.graph_data import GraphData
+from services.metrics.graph_data import DAY_S, HOUR_S, GraphData
 from services.metrics.points import Point, Source
 from services.metrics.reporter import FIRST_DRAWING_S, Reporter
 from services.metrics.stats_file import StatsFile
@@ -26,9 +26,20 @@ class FakePainter:
     def __init__(self) -> None:
         self.drawn: list[tuple[GraphData, float]] = []
         self.error: ParleyError | None = None
+        self.is_warm = False
 
-    async def draw(self, data: GraphData, *, limit_s: float) -> list[Path]:
-        self.drawn.append((data, limit_s))
+    def picture(self, name: str, period_s: int, picture_format: str) -> bytes | None:
+        return f"{name} {period_s} {picture_format}".encode()
+
+    async def warm_up(self) -> None:
+        self.is_warm = True
+
+    async def close(self) -> None:
+        self.is_warm = False
+
+    async def draw(self, data: list[GraphData], *, limit_s: float) -> list[Path]:
+        assert [each.period_s for each in data] == [DAY_S, HOUR_S]
+        self.drawn.append((data[0], limit_s))
         if self.error is not None:
             raise self.error
         return [Path("a.png")]
@@ -193,3 +204,26 @@ async def test_drawing_on_request_says_where_or_why_not(stage: Stage) -> None:
     stage.painter.error = ParleyError(ErrorCode.UNAVAILABLE, "a drawing is under way")
     with pytest.raises(ParleyError, match="under way"):
         await stage.reporter.draw()
+
+
+async def test_the_end_is_prepared_when_it_is_near(stage: Stage) -> None:
+    is_near = asyncio.Event()
+    preparing = asyncio.create_task(stage.reporter.prepare_end(is_near))
+    await asyncio.sleep(0)
+    assert not stage.painter.is_warm
+    is_near.set()
+    await preparing
+    assert stage.painter.is_warm
+    await stage.reporter.finish(grace_s=1.0)
+    assert not stage.painter.is_warm
+
+
+async def test_a_graph_as_numbers_and_as_a_picture(stage: Stage) -> None:
+    stage.count(60)
+    await stage.reporter.report()
+    shown = await stage.reporter.graph("latency_timeline", HOUR_S)
+    assert shown.times == [T0]
+    assert shown.series["Messages/s"] == [60.0]
+    assert await stage.reporter.picture("latency_timeline", HOUR_S, "svg") == b"latency_timeline 3600 svg"
+    with pytest.raises(KeyError):
+        await stage.reporter.graph("nonsense", HOUR_S)

@@ -50,6 +50,11 @@ class MetricsServiceStub:
                 request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsRequest.SerializeToString,
                 response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsResponse.FromString,
                 _registered_method=True)
+        self.GetGraph = channel.unary_unary(
+                '/parley.metrics.v1.MetricsService/GetGraph',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetGraphRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetGraphResponse.FromString,
+                _registered_method=True)
         self.GetTrace = channel.unary_unary(
                 '/parley.metrics.v1.MetricsService/GetTrace',
                 request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceRequest.SerializeToString,
@@ -64,6 +69,11 @@ class MetricsServiceStub:
                 '/parley.metrics.v1.MetricsService/ListTraces',
                 request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesRequest.SerializeToString,
                 response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesResponse.FromString,
+                _registered_method=True)
+        self.ListLogs = channel.unary_unary(
+                '/parley.metrics.v1.MetricsService/ListLogs',
+                request_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListLogsRequest.SerializeToString,
+                response_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListLogsResponse.FromString,
                 _registered_method=True)
 
 
@@ -93,6 +103,14 @@ class MetricsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGraph(self, request, context):
+        """What a graph shows, as numbers and, where asked for, as the picture that was drawn last. Errors: bad_request (no
+        such graph; the message names those there are), unavailable (the picture was not drawn yet).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTrace(self, request, context):
         """All spans of a trace. Errors: bad_request (not a trace id). A trace that is not, or no longer, kept has no spans.
         """
@@ -110,6 +128,13 @@ class MetricsServiceServicer:
 
     def ListTraces(self, request, context):
         """The newest traces. Errors: bad_request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLogs(self, request, context):
+        """The newest log records that services have sent. Errors: bad_request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +158,11 @@ def add_MetricsServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsRequest.FromString,
                     response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.DrawGraphsResponse.SerializeToString,
             ),
+            'GetGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGraph,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetGraphRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetGraphResponse.SerializeToString,
+            ),
             'GetTrace': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTrace,
                     request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.GetTraceRequest.FromString,
@@ -147,6 +177,11 @@ def add_MetricsServiceServicer_to_server(servicer, server):
                     servicer.ListTraces,
                     request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesRequest.FromString,
                     response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesResponse.SerializeToString,
+            ),
+            'ListLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogs,
+                    request_deserializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListLogsRequest.FromString,
+                    response_serializer=parley_dot_metrics_dot_v1_dot_metrics__pb2.ListLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -242,6 +277,33 @@ class MetricsService:
             _registered_method=True)
 
     @staticmethod
+    def GetGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.metrics.v1.MetricsService/GetGraph',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.GetGraphRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.GetGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetTrace(request,
             target,
             options=(),
@@ -312,6 +374,33 @@ class MetricsService:
             '/parley.metrics.v1.MetricsService/ListTraces',
             parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesRequest.SerializeToString,
             parley_dot_metrics_dot_v1_dot_metrics__pb2.ListTracesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.metrics.v1.MetricsService/ListLogs',
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.ListLogsRequest.SerializeToString,
+            parley_dot_metrics_dot_v1_dot_metrics__pb2.ListLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

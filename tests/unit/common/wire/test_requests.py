@@ -66,6 +66,11 @@ FULL: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"room_id"},
     ),
+    "trace": ({"message_id": "lobby-e001-1"}, set()),
+    "trace_report": (
+        {"traceparent": "00-x", "sent_at_us": 1, "acknowledged_at_us": 2, "shown_at_us": 3},
+        set(),
+    ),
 }
 FIELDS = [(type_, field) for type_, (data, _) in FULL.items() for field in data]
 

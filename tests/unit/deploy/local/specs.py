@@ -16,7 +16,10 @@ import json, os, signal, sys, time
 def end(*_):
     with open(os.environ["NOTES"], "a") as notes: notes.write(os.environ["NAME"] + "\\n")
     sys.exit(0)
+def forewarned(*_):
+    with open(os.environ["NOTES"] + ".forewarned", "a") as notes: notes.write(os.environ["NAME"] + "\\n")
 signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGUSR1, forewarned)
 path = os.environ["READY"]
 with open(path + ".new", "w") as file: json.dump({"name": "x", "pid": os.getpid()}, file)
 os.replace(path + ".new", path)

@@ -58,6 +58,7 @@ async def test_stops_edges_first_and_metrics_last(tmp_path: Path) -> None:
     assert set(order[:2]) == {"edge-1", "edge-2"}
     assert set(order[2:4]) == {"auth-1", "rooms-1"}
     assert order[4:] == ["metrics-1"]
+    assert (tmp_path / "notes.forewarned").read_text().split() == ["metrics-1"]
     assert not any(is_alive(entry.pid) for entry in entries.values())
 
 

@@ -14,7 +14,7 @@ EXPECTED = {
         "file_get", "file_list", "file_cancel",
     },
     QosClass.NORMAL: {"text_message"},
-    QosClass.LOW: {"history", "file_ack", "file_transfer"},
+    QosClass.LOW: {"history", "file_ack", "file_transfer", "trace", "trace_report"},
 }  # fmt: skip
 
 

@@ -39,7 +39,13 @@ class Stage:
         self.counters = Counters()
         self.store = FakeStore()
         store: Any = self.store
-        self.collector = otlp.TraceCollector(store, counters=self.counters, clock=FakeClock(T0))
+        self.forwarded: list[tuple[str, Any, int]] = []
+        self.collector = otlp.TraceCollector(
+            store,
+            counters=self.counters,
+            clock=FakeClock(T0),
+            forward=lambda *given: self.forwarded.append(given),
+        )
 
     async def export(self, request: ExportTraceServiceRequest, kind: str = "edge") -> int:
         """Returns how many spans were rejected."""

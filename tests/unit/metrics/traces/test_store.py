@@ -12,6 +12,7 @@ from sqlalchemy import event
 import services.metrics
 from services.common.db import Database, migrate
 from services.common.errors import ParleyError
+from services.metrics.store import Bounds
 from services.metrics.traces.spans import Link, Span, TraceQuery
 from services.metrics.traces.store import TraceStore
 from tests.helpers.instances import T0
@@ -32,7 +33,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 def open_store(
     database: Database, *, rows_max: int = 100, bytes_max: int = 10**6, age_s_max: float = 3600
 ) -> TraceStore:
-    return TraceStore(database, rows_max=rows_max, bytes_max=bytes_max, age_s_max=age_s_max)
+    return TraceStore(database, Bounds(rows_max, bytes_max, age_s_max))
 
 
 def disk_bytes(folder: Path) -> int:
@@ -84,7 +85,7 @@ async def test_traces_are_listed_by_what_they_began_with(database: Database) -> 
     store = open_store(database)
     slow = span(2, trace=2, end_ns=int((T0 + 2) * NS), attributes={"parley.room.id": "r2", "parley.user.id": "u2"})
     failed = span(3, trace=3, is_error=True, attributes={"parley.user.id": "u2"})
-    await store.keep([span(1), slow, failed, span(4, parent="a" * 16)], now=T0)
+    await store.keep([span(1), slow, failed, span(4, parent="a" * 16, service="rooms")], now=T0)
     assert numbers(await store.entries(TraceQuery(10))) == [3, 2, 1]
     assert numbers(await store.entries(TraceQuery(2))) == [3, 2]
     assert numbers(await store.entries(TraceQuery(10, duration_min_ns=NS))) == [2]
@@ -180,3 +181,20 @@ async def test_never_more_than_allowed(
             assert evicted <= number - 1 - len(kept)
     finally:
         await database.close()
+
+
+async def test_a_search_looks_at_the_newest_traces_only(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.metrics.traces.store.SCAN_ENTRIES_MAX", 3)
+    store = open_store(database)
+    await store.keep([span(n, trace=n, attributes={"parley.room.id": f"r{n % 2}"}) for n in range(1, 9)], now=T0)
+    assert numbers(await store.entries(TraceQuery(10, room_id="r0"))) == [8, 6]
+    assert numbers(await store.entries(TraceQuery(10))) == [8, 7, 6]
+
+
+async def test_a_trace_that_a_client_began_is_listed_by_what_the_edge_did(database: Database) -> None:
+    store = open_store(database)
+    client = span(1, service="client", name="send", kind="client")
+    edge = span(2, parent=f"{1:016x}")
+    rooms = span(3, parent=f"{2:016x}", service="rooms", instance="rooms-1")
+    await store.keep([rooms, edge, client], now=T0)
+    assert numbers(await store.entries(TraceQuery(10))) == [2]

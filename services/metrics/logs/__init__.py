@@ -1,0 +1,1 @@
+"""logs: log records as services send them over OTLP, kept in bounded room."""
