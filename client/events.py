@@ -102,9 +102,10 @@ class TextFailed:
 
 @dataclass(frozen=True)
 class NoticeReceived:
-    """The operators say something."""
+    """The operators say something, to everyone or to those who are in the room of this name."""
 
     text: str
+    room_name: str | None = None
 
 
 @dataclass(frozen=True)

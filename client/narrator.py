@@ -157,8 +157,8 @@ def _about_room(event: MessagesMissing | RoomReplaced | RoomLost) -> Line:
 
 def _about_server(event: Event) -> list[Line]:
     match event:
-        case NoticeReceived(text):
-            return [display.note(f"From the operators: {text}")]
+        case NoticeReceived(text, room_name):
+            return [display.note(f"From the operators: {text}", room_name=room_name)]
         case GoodbyeReceived(reason):
             return [display.note(GOODBYES.get(reason, f"The server closes the connection ({reason})."))]
         case ErrorReceived(code, message):

@@ -351,7 +351,8 @@ class Session:
             case "user_list":
                 self._handle_presence(envelope.room_id, read(data, Presence))
             case "notice":
-                self._emit(NoticeReceived(str(data.get("text", ""))))
+                room = self.rooms.get(envelope.room_id)
+                self._emit(NoticeReceived(str(data.get("text", "")), None if room is None else room.name))
             case "goodbye":
                 self._handle_goodbye(read(data, Farewell))
             case "error":

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.admin import accounts, edges, processes, rooms, statistics, traces
+from client.admin import accounts, edges, processes, rooms, statistics, top, traces
 
 LIMIT = 1000
 """Entries of a list where nobody asked for more; a terminal holds no more of them anyway."""
 
 DRAIN_S_MAX = 60.0
+INTERVALS_S = (0.2, 60.0)
 LEVELS = ("debug", "info", "warning", "error", "critical")
 CLASSES = ("critical", "high", "normal", "low")
 
@@ -47,12 +48,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("user", nargs="?", metavar="USER", help="default: the open ones of everybody")
     one.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"default: {LIMIT}")
 
-    group = _group(commands, "rooms", "rooms: list, remove-member")
-    _add_listing(add(group, "list", rooms.list_rooms, "list all rooms, private ones too"))
-    one = add(group, "remove-member", rooms.remove_member, "remove a member from a room at once")
-    one.add_argument("room", metavar="ROOM", help="name, id, or the beginning of an id")
-    one.add_argument("user", metavar="USER")
-
+    _add_rooms(commands, add)
     one = add(commands, "connections", edges.list_connections, "list the connections of all edges")
     one.add_argument("action", nargs="?", choices=["list"], help="what it does anyway")
     _add_edge(one)
@@ -71,10 +67,41 @@ def parser() -> argparse.ArgumentParser:
 
     _add_processes(commands, add)
     add(commands, "stats", statistics.show, "show the statistics as they stand now")
+    for name, run, text in (
+        ("watch", statistics.watch, "write the statistics again and again, one JSON line each"),
+        ("top", top.run, "show the whole installation on one screen, until q is pressed"),
+    ):
+        one = add(commands, name, run, text)
+        one.add_argument("--interval", type=_interval, default=1.0, metavar="S", help="0.2 to 60; default: 1")
+        one.add_argument("--count", type=_positive, metavar="N", help="end after so many; default: never")
     add(commands, "graphs", statistics.draw_graphs, "draw all graphs now")
     one = add(commands, "trace", traces.show, "show where the time of a message went")
     one.add_argument("message", metavar="MESSAGE_ID", help="room_id-epoch-seq, or a trace id")
     return made
+
+
+def _add_rooms(commands: _Commands, add: Callable[..., argparse.ArgumentParser]) -> None:
+    group = _group(commands, "rooms", "rooms: list, show, members, remove-member, close, open, delete, announce")
+    _add_listing(add(group, "list", rooms.list_rooms, "list all rooms, private ones too"))
+    for name, run, text in (
+        ("show", rooms.show, "show one room"),
+        ("members", rooms.list_members, "list the members of a room"),
+        ("remove-member", rooms.remove_member, "remove a member from a room at once"),
+        ("close", rooms.close, "close a room: nobody sends, nobody new comes in"),
+        ("open", rooms.reopen, "open a room that was closed"),
+        ("delete", rooms.delete, "delete a room for ever, with its messages and files"),
+        ("announce", rooms.announce, "show a text to everyone who is in a room"),
+    ):
+        one = add(group, name, run, text)
+        one.add_argument("room", metavar="ROOM", help="name, id, or the beginning of an id")
+        if name == "members":
+            one.add_argument("--limit", type=_positive, default=LIMIT, metavar="N", help=f"default: {LIMIT}")
+        elif name == "remove-member":
+            one.add_argument("user", metavar="USER")
+        elif name == "close":
+            one.add_argument("--reason", default="", metavar="TEXT", help="is told to those who are in it")
+        elif name == "announce":
+            one.add_argument("text", metavar="TEXT")
 
 
 def _add_processes(commands: _Commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -141,6 +168,16 @@ def _grace(text: str) -> float:
         seconds = 0.0
     if not 0 < seconds <= DRAIN_S_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to {DRAIN_S_MAX:g}")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not INTERVALS_S[0] <= seconds <= INTERVALS_S[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.2 to 60")
     return seconds
 
 

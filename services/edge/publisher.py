@@ -25,6 +25,7 @@ from services.edge.message_spans import NoSpans, TextSpans
 _MESSAGES: Final = {
     ErrorCode.NOT_A_MEMBER: "you are not a member of this room",
     ErrorCode.NO_SUCH_ROOM: "there is no such room",
+    ErrorCode.FORBIDDEN: "this room is closed",
     ErrorCode.CONFLICT: "this key was used for another text in this room",
     ErrorCode.OVERLOADED: "the server has too much to do; try again in a moment",
     ErrorCode.UNAVAILABLE: "the message could not be stored; try again",

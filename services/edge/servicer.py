@@ -98,11 +98,16 @@ class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
     async def SendNotice(  # noqa: N802
         self, request: edge_pb2.SendNoticeRequest, context: Context
     ) -> edge_pb2.SendNoticeResponse:
-        """Shows a text to everyone who is logged in here."""
+        """Shows a text to everyone who is logged in here, or who is in one room."""
         if not 1 <= len(request.text) <= MAX_TEXT_CHARS or not is_clean_text(request.text):
             raise ParleyError(ErrorCode.BAD_REQUEST, f"text: 1 to {MAX_TEXT_CHARS} characters, no control characters")
-        notice = Reply("notice", {"text": request.text}, lane=QosClass.CRITICAL)
-        recipients = [one for one in self._directory if one.user is not None and one.version == PROTOCOL_VERSION]
+        room_id = request.room_id or None
+        notice = Reply("notice", {"text": request.text}, room_id=room_id, lane=QosClass.CRITICAL)
+        recipients = [
+            one
+            for one in self._directory
+            if one.user is not None and one.version == PROTOCOL_VERSION and (room_id is None or room_id in one.room_ids)
+        ]
         for connection in recipients:
             connection.reply(notice)
         _log.info("notice sent by an operator", recipients=len(recipients), operator=str(peer_identity(context)))

@@ -15,6 +15,7 @@ from services.common.process import Stop, run, write_ready
 from services.common.rpc_server import RpcServer
 from services.common.tasks import TaskSet
 from services.common.telemetry import Telemetry
+from services.rooms.admin_servicer import RoomsAdminServicer
 from services.rooms.attendance import Attendance
 from services.rooms.config import RoomsConfig
 from services.rooms.counts import RoomsCounts
@@ -25,10 +26,11 @@ from services.rooms.files.local_contents import LocalContents
 from services.rooms.files.servicer import FileServicer
 from services.rooms.log import MessageLog
 from services.rooms.message_spans import MessageSpans
+from services.rooms.operators.desk import Desk
 from services.rooms.presence import Presence
 from services.rooms.redis_bus import open_bus
 from services.rooms.repair import Repair
-from services.rooms.servicer import RoomsAdminServicer, RoomsServicer
+from services.rooms.servicer import RoomsServicer
 from services.rooms.store import count_rooms
 from services.rooms.stream import Stream
 from services.rooms.streams import Streams
@@ -73,14 +75,14 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         )
         server = RpcServer(config, allow=_ALLOW)
         rooms = RoomsServicer(directory=directory, online_count=attendance.online_count)
-        admin = RoomsAdminServicer(directory=directory, online_count=attendance.online_count)
+        desk = Desk(database, attendance=attendance, bus=bus, clock=clock, counts=counts)
+        admin = RoomsAdminServicer(directory=directory, desk=desk, online_count=attendance.online_count)
         rooms_pb2_grpc.add_RoomsServiceServicer_to_server(rooms, server.grpc)
         rooms_pb2_grpc.add_RoomsAdminServiceServicer_to_server(admin, server.grpc)
         feed_pb2_grpc.add_RoomFeedServiceServicer_to_server(feed, server.grpc)
         files_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(library, counts.files), server.grpc)
-        bus.start(tasks)
-        attendance.start(tasks)
-        library.start(tasks)
+        for worker in (bus, attendance, library, desk):
+            worker.start(tasks)
         repair.start(tasks, is_shared=config.is_shared)
         await server.start()
         write_ready(config, {"grpc": server.address, "prometheus": telemetry.start()})
@@ -88,10 +90,8 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
         streams.stop()
         await server.stop()
     finally:
-        await tasks.close()
-        await bus.close()
-        await contents.close()
-        await database.close()
+        for part in (tasks, bus, contents, database):  # in this order
+            await part.close()
         await telemetry.shutdown()
 
 

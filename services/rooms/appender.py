@@ -37,15 +37,19 @@ _CACHED_MEMBERS_MAX: Final = 200_000
 class _Room:
     """A room's row during a batch. `seq` is the last number given, `sent_at_ms` the time of what is stored now."""
 
-    __slots__ = ("before_seq", "epoch", "is_private", "members", "number", "sent_at_ms", "seq")
+    __slots__ = ("before_seq", "epoch", "is_open", "is_private", "members", "number", "sent_at_ms", "seq")
 
-    def __init__(self, number: int, epoch: str, seq: int, sent_at_ms: int, is_private: bool, members: set[str]) -> None:
+    def __init__(
+        self, number: int, epoch: str, seq: int, sent_at_ms: int, *, is_private: bool, is_open: bool, members: set[str]
+    ) -> None:
         self.number = number
         self.epoch = epoch
         self.seq = self.before_seq = seq
         self.sent_at_ms = sent_at_ms
         self.is_private = is_private
-        self.members = members
+        self.is_open = is_open
+        # In a closed room nobody passes as known, so that the way of an ordinary message needs no look at the state.
+        self.members = members if is_open else set()
 
 
 class Appender:
@@ -98,11 +102,19 @@ class Appender:
             self._members.clear()
             self._cached_count = 0
         for chunk in self._sql.select_rooms(cursor, wanted):
-            for room_id, number, epoch, seq, sent_at_ms, version, is_private in chunk:
+            for room_id, number, epoch, seq, sent_at_ms, version, is_private, is_open in chunk:
                 known = self._members.get(number)
                 if known is None or known[0] != version:
                     known = self._members[number] = (version, set())
-                rooms[room_id] = _Room(number, epoch, seq, max(now_ms, sent_at_ms), bool(is_private), known[1])
+                rooms[room_id] = _Room(
+                    number,
+                    epoch,
+                    seq,
+                    max(now_ms, sent_at_ms),
+                    is_private=bool(is_private),
+                    is_open=bool(is_open),
+                    members=known[1],
+                )
         return rooms
 
     def _store_new(self, cursor: Any, publishes: Sequence[Publish], rooms: dict[str, _Room]) -> list[Outcome] | None:
@@ -168,6 +180,8 @@ class Appender:
         if room is None:
             return Outcome(code=ErrorCode.NO_SUCH_ROOM)
         if self._is_member(cursor, room, publish.user_id):
+            if not room.is_open:
+                return _earlier(self._sql, cursor, publish, room) or Outcome(code=ErrorCode.FORBIDDEN)
             return None if publish.file is None else _file_refusal(self._sql, cursor, publish, room)
         earlier = _earlier(self._sql, cursor, publish, room)
         if earlier is not None and earlier.is_duplicate:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _ROOMS_CHUNK: Final = 256
 
 _SELECT_ROOMS: Final = (
-    "SELECT room_id, number, epoch, last_seq, last_sent_at_ms, members_version, is_private FROM rooms WHERE room_id "
+    "SELECT room_id, number, epoch, last_seq, last_sent_at_ms, members_version, is_private, state = 'open' FROM rooms "
+    "WHERE state <> 'deleted' AND room_id "
 )
 _INSERT: Final = "INSERT INTO messages (room_number, seq, sender_id, username, text, sent_at_ms, key) "
 _ONCE: Final = " ON CONFLICT (room_number, key, sender_id) DO NOTHING"

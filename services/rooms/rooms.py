@@ -33,6 +33,11 @@ ID_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_CHARS_MIN, _ID_CHARS_MAX = 8, 16
 _ID_SET: Final = frozenset(ID_ALPHABET)
 
+OPEN: Final = "open"
+CLOSED: Final = "closed"
+DELETED: Final = "deleted"
+"""States of a room. In a closed one nobody sends and nobody new comes in; a deleted one is not there for anybody."""
+
 OWNER: Final = "owner"
 MEMBER: Final = "member"
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from parley.rooms.v1 import rooms_pb2, rooms_pb2_grpc
 
 from services.common.errors import ParleyError
-from services.common.identity import peer_identity
 from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.common.wire.limits import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, ROOMS_LIMIT_MAX
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from services.rooms.store import RoomRecord
 
     Context = grpc.aio.ServicerContext[Any, Any]
-
-ALL_ROOMS_PAGE_DEFAULT: Final = 100
-ALL_ROOMS_PAGE_MAX: Final = 1_000
-"""An operator's page: some 300 KB."""
 
 NAME_CHARS_MAX: Final = 256
 """Names, references and parts of names before they are normalised; what is longer is none."""
@@ -82,26 +77,26 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
     async def JoinRoom(self, request: rooms_pb2.JoinRoomRequest, context: Context) -> rooms_pb2.JoinRoomResponse:  # noqa: N802
         """See the proto."""
         session = read_session(request.session)
-        reference = _reference(request.room)
+        reference = read_reference(request.room)
         room = await self._directory.join_room(session, reference, is_exclusive=request.exclusive)
         return rooms_pb2.JoinRoomResponse(room=_room(room))
 
     async def LeaveRoom(self, request: rooms_pb2.LeaveRoomRequest, context: Context) -> rooms_pb2.LeaveRoomResponse:  # noqa: N802
         """See the proto."""
         session = read_session(request.session)
-        room_id = await self._directory.leave_room(session, _reference(request.room))
+        room_id = await self._directory.leave_room(session, read_reference(request.room))
         return rooms_pb2.LeaveRoomResponse(room_id=room_id)
 
     async def ListRooms(self, request: rooms_pb2.ListRoomsRequest, context: Context) -> rooms_pb2.ListRoomsResponse:  # noqa: N802
         """See the proto."""
         page = await self._directory.list_rooms(
             request.user_id,
-            query=_query(request.query),
-            cursor=_query(request.page_token),
-            limit=_page_size(request.page_size, default=ROOMS_LIMIT_MAX, most=ROOMS_LIMIT_MAX),
+            query=read_query(request.query),
+            cursor=read_query(request.page_token),
+            limit=read_page_size(request.page_size, default=ROOMS_LIMIT_MAX, most=ROOMS_LIMIT_MAX),
         )
         return rooms_pb2.ListRoomsResponse(
-            rooms=[_summary(room, self._online_count(room.room_id)) for room in page.rooms],
+            rooms=[encode_summary(room, self._online_count(room.room_id)) for room in page.rooms],
             next_page_token=page.next_cursor,
         )
 
@@ -109,7 +104,7 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
         self, request: rooms_pb2.ListMembersRequest, context: Context
     ) -> rooms_pb2.ListMembersResponse:
         """See the proto."""
-        page = await self._directory.list_members(request.user_id, _reference(request.room))
+        page = await self._directory.list_members(request.user_id, read_reference(request.room))
         return rooms_pb2.ListMembersResponse(
             room_id=page.room.room_id,
             members=[
@@ -128,10 +123,10 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
             raise _bad_request(f"{position}: not below 0")
         room, messages, more = await self._directory.list_messages(
             request.user_id,
-            _reference(request.room),
+            read_reference(request.room),
             after_seq=seq if position == "after_seq" else None,
             before_seq=seq if position == "before_seq" else None,
-            limit=_page_size(request.page_size, default=HISTORY_LIMIT_DEFAULT, most=HISTORY_LIMIT_MAX),
+            limit=read_page_size(request.page_size, default=HISTORY_LIMIT_DEFAULT, most=HISTORY_LIMIT_MAX),
         )
         return rooms_pb2.ListMessagesResponse(
             room_id=room.room_id,
@@ -141,38 +136,6 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
             last_seq=room.last_seq,
             more=more,
         )
-
-
-class RoomsAdminServicer(rooms_pb2_grpc.RoomsAdminServiceServicer):
-    """`parley.rooms.v1.RoomsAdminService`: what an operator may ask."""
-
-    def __init__(self, *, directory: Directory, online_count: Callable[[str], int]) -> None:
-        self._directory = directory
-        self._online_count = online_count
-
-    async def ListAllRooms(  # noqa: N802
-        self, request: rooms_pb2.ListAllRoomsRequest, context: Context
-    ) -> rooms_pb2.ListAllRoomsResponse:
-        """See the proto."""
-        page = await self._directory.list_rooms(
-            None,
-            query=_query(request.query),
-            cursor=_query(request.page_token),
-            limit=_page_size(request.page_size, default=ALL_ROOMS_PAGE_DEFAULT, most=ALL_ROOMS_PAGE_MAX),
-        )
-        return rooms_pb2.ListAllRoomsResponse(
-            rooms=[_summary(room, self._online_count(room.room_id)) for room in page.rooms],
-            next_page_token=page.next_cursor,
-        )
-
-    async def RemoveMember(  # noqa: N802
-        self, request: rooms_pb2.RemoveMemberRequest, context: Context
-    ) -> rooms_pb2.RemoveMemberResponse:
-        """See the proto."""
-        ended = await self._directory.remove_member(_reference(request.room), _query(request.username))
-        operator = str(peer_identity(context))
-        _log.warning("member removed", room_id=ended.room_id, user_id=ended.user_id, operator=operator)
-        return rooms_pb2.RemoveMemberResponse()
 
 
 def read_session(session: rooms_pb2.Session) -> Session:
@@ -211,19 +174,22 @@ def encode_file(file: File) -> rooms_pb2.File:
     )
 
 
-def _reference(reference: str) -> str:
+def read_reference(reference: str) -> str:
+    """How somebody points at a room. Raises ParleyError bad_request."""
     if not 0 < len(reference) <= NAME_CHARS_MAX:
         raise _bad_request("room: an id, a name, or the first characters of an id")
     return reference
 
 
-def _query(text: str) -> str:
+def read_query(text: str) -> str:
+    """A part of a name, or a token. Raises ParleyError bad_request."""
     if len(text) > NAME_CHARS_MAX:
         raise _bad_request(f"at most {NAME_CHARS_MAX} characters")
     return text
 
 
-def _page_size(size: int, *, default: int, most: int) -> int:
+def read_page_size(size: int, *, default: int, most: int) -> int:
+    """How many entries a page shall have. Raises ParleyError bad_request."""
     if not 0 <= size <= most:
         raise _bad_request(f"page_size: 0 to {most}")
     return size or default
@@ -240,7 +206,8 @@ def _room(room: RoomRecord) -> rooms_pb2.Room:
     )
 
 
-def _summary(room: RoomRecord, online_count: int) -> rooms_pb2.RoomSummary:
+def encode_summary(room: RoomRecord, online_count: int) -> rooms_pb2.RoomSummary:
+    """The room in the form in which lists have it."""
     return rooms_pb2.RoomSummary(
         room_id=room.room_id,
         name=room.name,
@@ -250,6 +217,7 @@ def _summary(room: RoomRecord, online_count: int) -> rooms_pb2.RoomSummary:
         created_at_ms=room.created_at_ms,
         joined=room.role is not None,
         private=room.is_private,
+        closed=room.is_closed,
     )
 
 

@@ -45,7 +45,13 @@ class RoomRecord:
     last_seq: int
     member_count: int
     created_at_ms: int
+    state: str
     role: str | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody sends and nobody new comes in."""
+        return self.state == rules.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,9 @@ def _select_rooms(user_id: str | None) -> Select[Any]:
         rooms.c.last_seq,
         rooms.c.member_count,
         rooms.c.created_at_ms,
+        rooms.c.state,
         role,
-    )
+    ).where(rooms.c.state != rules.DELETED)
     if user_id is None:
         return columns
     mine = and_(members.c.room_number == rooms.c.number, members.c.user_id == user_id)
@@ -184,7 +191,7 @@ def join_room(
 ) -> tuple[RoomRecord, bool]:
     """The room with the person in it, and whether they have just become a member.
 
-    Raises ParleyError no_such_room, quota_exceeded.
+    Raises ParleyError no_such_room, forbidden (it is closed), quota_exceeded.
     """
     room = find_room(connection, reference, user_id)
     if room.role is not None:
@@ -192,6 +199,8 @@ def join_room(
     room = _lock(connection, room, user_id)
     if room.role is not None:
         return room, False
+    if room.is_closed:
+        raise ParleyError(ErrorCode.FORBIDDEN, "this room is closed")
     _check_joined(connection, user_id, joined_max)
     role = rules.role_of_newcomer(member_count=room.member_count)
     _add_member(connection, room, user_id, username, role=role, now_ms=now_ms, version=version)

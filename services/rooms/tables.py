@@ -44,6 +44,8 @@ rooms = Table(
     # Counts everyone who ever joined: gives members.join_order.
     Column("join_count", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
+    # What operators have made of it; see rooms.OPEN, CLOSED, DELETED. A deleted room is still being taken apart.
+    Column("state", String(8), nullable=False, server_default="open"),
     UniqueConstraint("room_id", name="uq_rooms_room_id"),
     UniqueConstraint("name_key", name="uq_rooms_name_key"),
 )

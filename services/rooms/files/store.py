@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
 
     from services.rooms.files.rules import FileLimits, Offer
+    from services.rooms.store import RoomRecord
 
     # Says that a content, by its hash, is being removed; False where that must not be.
     BeginRemoval = Callable[[Connection, str], bool]
@@ -122,7 +123,7 @@ def no_such_file(why: str = "") -> ParleyError:
 
 def check_offer(connection: Connection, sender: Sender, reference: str, offer: Offer, limits: FileLimits) -> None:
     """Raises what `offer_file` would raise; for a reader, so that what is refused costs the writer nothing."""
-    room = find_room_of_member(connection, reference, sender.user_id)
+    room = _find_open_room(connection, reference, sender.user_id)
     if _find_earlier(connection, sender, room.number, offer) is None:
         _check_quotas(connection, sender, room.number, offer, limits)
 
@@ -141,9 +142,9 @@ def offer_file(
 
     An earlier one is the same transfer, by its sender's name for it, or else an unfinished one of the same content.
 
-    Raises ParleyError no_such_room, not_a_member, quota_exceeded.
+    Raises ParleyError no_such_room, not_a_member, forbidden (the room is closed), quota_exceeded.
     """
-    room = find_room_of_member(connection, reference, sender.user_id)
+    room = _find_open_room(connection, reference, sender.user_id)
     found = _find_earlier(connection, sender, room.number, offer)
     if found is not None:
         touch(connection, found.file.file_id, now_ms, transfer_id=offer.transfer_id)
@@ -166,6 +167,13 @@ def offer_file(
     }
     connection.execute(insert(files).values(values))
     return find_file_of_sender(connection, file_id, sender.user_id)
+
+
+def _find_open_room(connection: Connection, reference: str, user_id: str) -> RoomRecord:
+    room = find_room_of_member(connection, reference, user_id)
+    if room.is_closed:
+        raise ParleyError(ErrorCode.FORBIDDEN, "this room is closed")
+    return room
 
 
 def _find_earlier(connection: Connection, sender: Sender, number: int, offer: Offer) -> FileRecord | None:

@@ -101,8 +101,8 @@ class EdgeAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendNotice(self, request, context):
-        """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
-        Errors: bad_request (not 1 to 4,000 characters of clean text).
+        """Shows a text to everyone who is logged in here, or who is in one room, ahead of all else; it is no part of a history,
+        and version-1 clients have no form for it. Errors: bad_request (not 1 to 4,000 characters of clean text).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

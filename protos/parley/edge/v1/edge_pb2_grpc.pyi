@@ -38,8 +38,8 @@ class EdgeAdminServiceStub:
     Disconnect: _grpc.UnaryUnaryMultiCallable[_edge_pb2.DisconnectRequest, _edge_pb2.DisconnectResponse]
     """Closes a connection with `goodbye` revoked. Errors: bad_request (no such connection)."""
     SendNotice: _grpc.UnaryUnaryMultiCallable[_edge_pb2.SendNoticeRequest, _edge_pb2.SendNoticeResponse]
-    """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
-    Errors: bad_request (not 1 to 4,000 characters of clean text).
+    """Shows a text to everyone who is logged in here, or who is in one room, ahead of all else; it is no part of a history,
+    and version-1 clients have no form for it. Errors: bad_request (not 1 to 4,000 characters of clean text).
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_edge_pb2.DrainRequest, _edge_pb2.DrainResponse]
     """Takes no more clients, lets the texts that were accepted finish, says goodbye `draining` to everyone, and tells auth
@@ -69,8 +69,8 @@ class EdgeAdminServiceAsyncStub(EdgeAdminServiceStub):
     Disconnect: _aio.UnaryUnaryMultiCallable[_edge_pb2.DisconnectRequest, _edge_pb2.DisconnectResponse]  # type: ignore[assignment]
     """Closes a connection with `goodbye` revoked. Errors: bad_request (no such connection)."""
     SendNotice: _aio.UnaryUnaryMultiCallable[_edge_pb2.SendNoticeRequest, _edge_pb2.SendNoticeResponse]  # type: ignore[assignment]
-    """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
-    Errors: bad_request (not 1 to 4,000 characters of clean text).
+    """Shows a text to everyone who is logged in here, or who is in one room, ahead of all else; it is no part of a history,
+    and version-1 clients have no form for it. Errors: bad_request (not 1 to 4,000 characters of clean text).
     """
     Drain: _aio.UnaryUnaryMultiCallable[_edge_pb2.DrainRequest, _edge_pb2.DrainResponse]  # type: ignore[assignment]
     """Takes no more clients, lets the texts that were accepted finish, says goodbye `draining` to everyone, and tells auth
@@ -115,8 +115,8 @@ class EdgeAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_pb2.SendNoticeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.SendNoticeResponse, _abc.Awaitable[_edge_pb2.SendNoticeResponse]]:
-        """Shows a text to everyone who is logged in here, ahead of all else; version-1 clients have no form for it.
-        Errors: bad_request (not 1 to 4,000 characters of clean text).
+        """Shows a text to everyone who is logged in here, or who is in one room, ahead of all else; it is no part of a history,
+        and version-1 clients have no form for it. Errors: bad_request (not 1 to 4,000 characters of clean text).
         """
 
     @_abc_1.abstractmethod

@@ -369,7 +369,7 @@ class PublishResult(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     error_code: _builtins.str
-    """Empty for a duplicate; otherwise why it is not and never will be: not_a_member, no_such_room,
+    """Empty for a duplicate; otherwise why it is not and never will be: not_a_member, no_such_room, forbidden (the room is closed),
     conflict, overloaded, unavailable, internal.
     """
     retry_after_s: _builtins.float

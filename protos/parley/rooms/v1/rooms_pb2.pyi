@@ -76,6 +76,7 @@ class RoomSummary(_message.Message):
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     PRIVATE_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
     room_id: _builtins.str
     name: _builtins.str
     topic: _builtins.str
@@ -87,6 +88,8 @@ class RoomSummary(_message.Message):
     joined: _builtins.bool
     """True where the person who asks is a member."""
     private: _builtins.bool
+    closed: _builtins.bool
+    """Closed by an operator: nobody sends, nobody new comes in."""
     def __init__(
         self,
         *,
@@ -98,10 +101,11 @@ class RoomSummary(_message.Message):
         created_at_ms: _builtins.int = ...,
         joined: _builtins.bool = ...,
         private: _builtins.bool = ...,
+        closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "joined", b"joined", "member_count", b"member_count", "name", b"name", "private", b"private", "room_id", b"room_id", "topic", b"topic", "user_count", b"user_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "created_at_ms", b"created_at_ms", "joined", b"joined", "member_count", b"member_count", "name", b"name", "private", b"private", "room_id", b"room_id", "topic", b"topic", "user_count", b"user_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -734,3 +738,249 @@ class RemoveMemberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
+
+@_typing.final
+class GetRoomRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    room: _builtins.str
+    """An id, a name or a prefix, as in JoinRoomRequest."""
+    def __init__(
+        self,
+        *,
+        room: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoomRequest: _TypeAlias = GetRoomRequest  # noqa: Y015
+
+@_typing.final
+class GetRoomResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LAST_SEQ_FIELD_NUMBER: _builtins.int
+    LAST_SENT_AT_MS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    last_seq: _builtins.int
+    """The newest message's number, 0 in an empty room: as many messages as there are."""
+    last_sent_at_ms: _builtins.int
+    """When the newest message was sent, Unix time in milliseconds; 0 in an empty room."""
+    owner: _builtins.str
+    """Who owns it; empty in a room without members."""
+    file_count: _builtins.int
+    """Files that were posted and are kept, and their bytes."""
+    file_bytes: _builtins.int
+    @_builtins.property
+    def room(self) -> Global___RoomSummary: ...
+    def __init__(
+        self,
+        *,
+        room: Global___RoomSummary | None = ...,
+        epoch: _builtins.str = ...,
+        last_seq: _builtins.int = ...,
+        last_sent_at_ms: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        file_count: _builtins.int = ...,
+        file_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "file_bytes", b"file_bytes", "file_count", b"file_count", "last_sent_at_ms", b"last_sent_at_ms", "last_seq", b"last_seq", "owner", b"owner", "room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoomResponse: _TypeAlias = GetRoomResponse  # noqa: Y015
+
+@_typing.final
+class ListRoomMembersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    room: _builtins.str
+    """An id, a name or a prefix, as in JoinRoomRequest."""
+    page_size: _builtins.int
+    """1 to 1000; 0 means 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, or empty."""
+    def __init__(
+        self,
+        *,
+        room: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoomMembersRequest: _TypeAlias = ListRoomMembersRequest  # noqa: Y015
+
+@_typing.final
+class ListRoomMembersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoomMember]: ...
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        members: _abc.Iterable[Global___RoomMember] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "next_page_token", b"next_page_token", "room_id", b"room_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRoomMembersResponse: _TypeAlias = ListRoomMembersResponse  # noqa: Y015
+
+@_typing.final
+class RoomMember(_message.Message):
+    """A member as operators see it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ONLINE_FIELD_NUMBER: _builtins.int
+    JOINED_AT_MS_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    username: _builtins.str
+    role: _builtins.str
+    """`owner` or `member`."""
+    online: _builtins.bool
+    joined_at_ms: _builtins.int
+    """Unix time in milliseconds."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        username: _builtins.str = ...,
+        role: _builtins.str = ...,
+        online: _builtins.bool = ...,
+        joined_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["joined_at_ms", b"joined_at_ms", "online", b"online", "role", b"role", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoomMember: _TypeAlias = RoomMember  # noqa: Y015
+
+@_typing.final
+class SetRoomClosedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    room: _builtins.str
+    """An id, a name or a prefix, as in JoinRoomRequest."""
+    closed: _builtins.bool
+    def __init__(
+        self,
+        *,
+        room: _builtins.str = ...,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRoomClosedRequest: _TypeAlias = SetRoomClosedRequest  # noqa: Y015
+
+@_typing.final
+class SetRoomClosedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def room(self) -> Global___RoomSummary: ...
+    def __init__(
+        self,
+        *,
+        room: Global___RoomSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRoomClosedResponse: _TypeAlias = SetRoomClosedResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRoomRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_FIELD_NUMBER: _builtins.int
+    room: _builtins.str
+    """An id, a name or a prefix, as in JoinRoomRequest."""
+    def __init__(
+        self,
+        *,
+        room: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRoomRequest: _TypeAlias = DeleteRoomRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRoomResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOM_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMBER_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    room_id: _builtins.str
+    name: _builtins.str
+    member_count: _builtins.int
+    message_count: _builtins.int
+    file_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        room_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        member_count: _builtins.int = ...,
+        message_count: _builtins.int = ...,
+        file_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_count", b"file_count", "member_count", b"member_count", "message_count", b"message_count", "name", b"name", "room_id", b"room_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRoomResponse: _TypeAlias = DeleteRoomResponse  # noqa: Y015

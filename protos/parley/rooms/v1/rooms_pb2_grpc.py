@@ -105,7 +105,8 @@ class RoomsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def JoinRoom(self, request, context):
-        """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, unavailable.
+        """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, forbidden (the room is
+        closed), unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -426,10 +427,30 @@ class RoomsAdminServiceStub:
                 request_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListAllRoomsRequest.SerializeToString,
                 response_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListAllRoomsResponse.FromString,
                 _registered_method=True)
+        self.GetRoom = channel.unary_unary(
+                '/parley.rooms.v1.RoomsAdminService/GetRoom',
+                request_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.GetRoomRequest.SerializeToString,
+                response_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.GetRoomResponse.FromString,
+                _registered_method=True)
+        self.ListRoomMembers = channel.unary_unary(
+                '/parley.rooms.v1.RoomsAdminService/ListRoomMembers',
+                request_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListRoomMembersRequest.SerializeToString,
+                response_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListRoomMembersResponse.FromString,
+                _registered_method=True)
         self.RemoveMember = channel.unary_unary(
                 '/parley.rooms.v1.RoomsAdminService/RemoveMember',
                 request_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
+        self.SetRoomClosed = channel.unary_unary(
+                '/parley.rooms.v1.RoomsAdminService/SetRoomClosed',
+                request_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.SetRoomClosedRequest.SerializeToString,
+                response_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.SetRoomClosedResponse.FromString,
+                _registered_method=True)
+        self.DeleteRoom = channel.unary_unary(
+                '/parley.rooms.v1.RoomsAdminService/DeleteRoom',
+                request_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.DeleteRoomRequest.SerializeToString,
+                response_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.DeleteRoomResponse.FromString,
                 _registered_method=True)
 
 
@@ -444,8 +465,38 @@ class RoomsAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRoom(self, request, context):
+        """Shows one room. Errors: no_such_room.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoomMembers(self, request, context):
+        """Lists all members of a room by name. Errors: no_such_room, bad_request (page).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveMember(self, request, context):
         """Removes a member at once, on every edge. Errors: no_such_room, not_a_member.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRoomClosed(self, request, context):
+        """Closes a room or opens it again. In a closed room nobody sends and nobody new comes in; its members stay and can
+        read. Idempotent. Errors: no_such_room.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRoom(self, request, context):
+        """Deletes a room for ever: it is there for nobody, its name is free, and its members are told that they are no longer
+        in it. Its messages and files are removed in the background. Errors: no_such_room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -459,10 +510,30 @@ def add_RoomsAdminServiceServicer_to_server(servicer, server):
                     request_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListAllRoomsRequest.FromString,
                     response_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListAllRoomsResponse.SerializeToString,
             ),
+            'GetRoom': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRoom,
+                    request_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.GetRoomRequest.FromString,
+                    response_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.GetRoomResponse.SerializeToString,
+            ),
+            'ListRoomMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoomMembers,
+                    request_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListRoomMembersRequest.FromString,
+                    response_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.ListRoomMembersResponse.SerializeToString,
+            ),
             'RemoveMember': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveMember,
                     request_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.RemoveMemberRequest.FromString,
                     response_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'SetRoomClosed': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRoomClosed,
+                    request_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.SetRoomClosedRequest.FromString,
+                    response_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.SetRoomClosedResponse.SerializeToString,
+            ),
+            'DeleteRoom': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRoom,
+                    request_deserializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.DeleteRoomRequest.FromString,
+                    response_serializer=parley_dot_rooms_dot_v1_dot_rooms__pb2.DeleteRoomResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -504,6 +575,60 @@ class RoomsAdminService:
             _registered_method=True)
 
     @staticmethod
+    def GetRoom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.rooms.v1.RoomsAdminService/GetRoom',
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.GetRoomRequest.SerializeToString,
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.GetRoomResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoomMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.rooms.v1.RoomsAdminService/ListRoomMembers',
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.ListRoomMembersRequest.SerializeToString,
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.ListRoomMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RemoveMember(request,
             target,
             options=(),
@@ -520,6 +645,60 @@ class RoomsAdminService:
             '/parley.rooms.v1.RoomsAdminService/RemoveMember',
             parley_dot_rooms_dot_v1_dot_rooms__pb2.RemoveMemberRequest.SerializeToString,
             parley_dot_rooms_dot_v1_dot_rooms__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRoomClosed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.rooms.v1.RoomsAdminService/SetRoomClosed',
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.SetRoomClosedRequest.SerializeToString,
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.SetRoomClosedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRoom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.rooms.v1.RoomsAdminService/DeleteRoom',
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.DeleteRoomRequest.SerializeToString,
+            parley_dot_rooms_dot_v1_dot_rooms__pb2.DeleteRoomResponse.FromString,
             options,
             channel_credentials,
             insecure,

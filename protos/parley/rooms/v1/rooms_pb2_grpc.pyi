@@ -48,7 +48,9 @@ class RoomsServiceStub:
     quota_exceeded, unavailable.
     """
     JoinRoom: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.JoinRoomRequest, _rooms_pb2.JoinRoomResponse]
-    """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, unavailable."""
+    """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, forbidden (the room is
+    closed), unavailable.
+    """
     LeaveRoom: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.LeaveRoomRequest, _rooms_pb2.LeaveRoomResponse]
     """Ends a membership. Errors: no_such_room, not_a_member, unavailable."""
     ListRooms: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.ListRoomsRequest, _rooms_pb2.ListRoomsResponse]
@@ -74,7 +76,9 @@ class RoomsServiceAsyncStub(RoomsServiceStub):
     quota_exceeded, unavailable.
     """
     JoinRoom: _aio.UnaryUnaryMultiCallable[_rooms_pb2.JoinRoomRequest, _rooms_pb2.JoinRoomResponse]  # type: ignore[assignment]
-    """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, unavailable."""
+    """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, forbidden (the room is
+    closed), unavailable.
+    """
     LeaveRoom: _aio.UnaryUnaryMultiCallable[_rooms_pb2.LeaveRoomRequest, _rooms_pb2.LeaveRoomResponse]  # type: ignore[assignment]
     """Ends a membership. Errors: no_such_room, not_a_member, unavailable."""
     ListRooms: _aio.UnaryUnaryMultiCallable[_rooms_pb2.ListRoomsRequest, _rooms_pb2.ListRoomsResponse]  # type: ignore[assignment]
@@ -121,7 +125,9 @@ class RoomsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rooms_pb2.JoinRoomRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rooms_pb2.JoinRoomResponse, _abc.Awaitable[_rooms_pb2.JoinRoomResponse]]:
-        """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, unavailable."""
+        """Makes a person a member and present. Idempotent. Errors: no_such_room, quota_exceeded, forbidden (the room is
+        closed), unavailable.
+        """
 
     @_abc_1.abstractmethod
     def LeaveRoom(
@@ -166,8 +172,20 @@ class RoomsAdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RoomsAdminServiceAsyncStub: ...
     ListAllRooms: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.ListAllRoomsRequest, _rooms_pb2.ListAllRoomsResponse]
     """Lists all rooms by name, private ones too."""
+    GetRoom: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.GetRoomRequest, _rooms_pb2.GetRoomResponse]
+    """Shows one room. Errors: no_such_room."""
+    ListRoomMembers: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.ListRoomMembersRequest, _rooms_pb2.ListRoomMembersResponse]
+    """Lists all members of a room by name. Errors: no_such_room, bad_request (page)."""
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.RemoveMemberRequest, _rooms_pb2.RemoveMemberResponse]
     """Removes a member at once, on every edge. Errors: no_such_room, not_a_member."""
+    SetRoomClosed: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.SetRoomClosedRequest, _rooms_pb2.SetRoomClosedResponse]
+    """Closes a room or opens it again. In a closed room nobody sends and nobody new comes in; its members stay and can
+    read. Idempotent. Errors: no_such_room.
+    """
+    DeleteRoom: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.DeleteRoomRequest, _rooms_pb2.DeleteRoomResponse]
+    """Deletes a room for ever: it is there for nobody, its name is free, and its members are told that they are no longer
+    in it. Its messages and files are removed in the background. Errors: no_such_room.
+    """
 
 @_typing.type_check_only
 class RoomsAdminServiceAsyncStub(RoomsAdminServiceStub):
@@ -176,8 +194,20 @@ class RoomsAdminServiceAsyncStub(RoomsAdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAllRooms: _aio.UnaryUnaryMultiCallable[_rooms_pb2.ListAllRoomsRequest, _rooms_pb2.ListAllRoomsResponse]  # type: ignore[assignment]
     """Lists all rooms by name, private ones too."""
+    GetRoom: _aio.UnaryUnaryMultiCallable[_rooms_pb2.GetRoomRequest, _rooms_pb2.GetRoomResponse]  # type: ignore[assignment]
+    """Shows one room. Errors: no_such_room."""
+    ListRoomMembers: _aio.UnaryUnaryMultiCallable[_rooms_pb2.ListRoomMembersRequest, _rooms_pb2.ListRoomMembersResponse]  # type: ignore[assignment]
+    """Lists all members of a room by name. Errors: no_such_room, bad_request (page)."""
     RemoveMember: _aio.UnaryUnaryMultiCallable[_rooms_pb2.RemoveMemberRequest, _rooms_pb2.RemoveMemberResponse]  # type: ignore[assignment]
     """Removes a member at once, on every edge. Errors: no_such_room, not_a_member."""
+    SetRoomClosed: _aio.UnaryUnaryMultiCallable[_rooms_pb2.SetRoomClosedRequest, _rooms_pb2.SetRoomClosedResponse]  # type: ignore[assignment]
+    """Closes a room or opens it again. In a closed room nobody sends and nobody new comes in; its members stay and can
+    read. Idempotent. Errors: no_such_room.
+    """
+    DeleteRoom: _aio.UnaryUnaryMultiCallable[_rooms_pb2.DeleteRoomRequest, _rooms_pb2.DeleteRoomResponse]  # type: ignore[assignment]
+    """Deletes a room for ever: it is there for nobody, its name is free, and its members are told that they are no longer
+    in it. Its messages and files are removed in the background. Errors: no_such_room.
+    """
 
 class RoomsAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an operator may ask. Allowed identity: admin."""
@@ -191,11 +221,47 @@ class RoomsAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists all rooms by name, private ones too."""
 
     @_abc_1.abstractmethod
+    def GetRoom(
+        self,
+        request: _rooms_pb2.GetRoomRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rooms_pb2.GetRoomResponse, _abc.Awaitable[_rooms_pb2.GetRoomResponse]]:
+        """Shows one room. Errors: no_such_room."""
+
+    @_abc_1.abstractmethod
+    def ListRoomMembers(
+        self,
+        request: _rooms_pb2.ListRoomMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rooms_pb2.ListRoomMembersResponse, _abc.Awaitable[_rooms_pb2.ListRoomMembersResponse]]:
+        """Lists all members of a room by name. Errors: no_such_room, bad_request (page)."""
+
+    @_abc_1.abstractmethod
     def RemoveMember(
         self,
         request: _rooms_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rooms_pb2.RemoveMemberResponse, _abc.Awaitable[_rooms_pb2.RemoveMemberResponse]]:
         """Removes a member at once, on every edge. Errors: no_such_room, not_a_member."""
+
+    @_abc_1.abstractmethod
+    def SetRoomClosed(
+        self,
+        request: _rooms_pb2.SetRoomClosedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rooms_pb2.SetRoomClosedResponse, _abc.Awaitable[_rooms_pb2.SetRoomClosedResponse]]:
+        """Closes a room or opens it again. In a closed room nobody sends and nobody new comes in; its members stay and can
+        read. Idempotent. Errors: no_such_room.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteRoom(
+        self,
+        request: _rooms_pb2.DeleteRoomRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rooms_pb2.DeleteRoomResponse, _abc.Awaitable[_rooms_pb2.DeleteRoomResponse]]:
+        """Deletes a room for ever: it is there for nobody, its name is free, and its members are told that they are no longer
+        in it. Its messages and files are removed in the background. Errors: no_such_room.
+        """
 
 def add_RoomsAdminServiceServicer_to_server(servicer: RoomsAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

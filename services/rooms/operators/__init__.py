@@ -1,0 +1,1 @@
+"""What operators see of rooms and do to them."""
