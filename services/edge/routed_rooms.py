@@ -1,25 +1,19 @@
 """RoutedRooms: the rooms backend over several instances: each call goes to the instance of its room.
 
-What may be repeated is asked of one more instance where the first is gone. A call whose time ran out is not: whoever
-waits for it has waited long enough.
+What may be repeated is asked of one more instance where the first is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from services.common.clock import Clock
-from services.common.errors import ParleyError
-from services.common.wire.codes import ErrorCode
 from services.common.wire.requests import History
 from services.edge.decisions import User
 from services.edge.ports import Member, Page, Room, RoomsBackend, RoomSummary
 from services.edge.routes import Routes
-
-_ATTEMPTS: Final = 2
-_RETRY_WITHIN_S: Final = 1.0
-"""A call that failed at once found nobody there; one that failed later was with somebody who did not answer."""
+from services.edge.stand_in import ask_in_turn
 
 T = TypeVar("T")
 
@@ -71,12 +65,4 @@ class RoutedRooms:
         return self._backends[self._routes.candidates(key)[0]]
 
     async def _ask(self, key: str, call: Callable[[RoomsBackend], Awaitable[T]]) -> T:
-        candidates = self._routes.candidates(key)[:_ATTEMPTS]
-        began = self._clock.monotonic()
-        for target in candidates[:-1]:
-            try:
-                return await call(self._backends[target])
-            except ParleyError as error:
-                if error.code is not ErrorCode.UNAVAILABLE or self._clock.monotonic() - began > _RETRY_WITHIN_S:
-                    raise
-        return await call(self._backends[candidates[-1]])
+        return await ask_in_turn(self._routes.candidates(key), lambda target: call(self._backends[target]), self._clock)

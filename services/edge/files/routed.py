@@ -8,7 +8,7 @@ asked of one more instance where the first is gone.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -26,10 +26,7 @@ from services.edge.files.ports import (
     UploadStream,
 )
 from services.edge.routes import Routes
-
-_ATTEMPTS: Final = 2
-_RETRY_WITHIN_S: Final = 1.0
-"""A call that failed at once found nobody there; one that failed later was with somebody who did not answer."""
+from services.edge.stand_in import ask_in_turn
 
 T = TypeVar("T")
 
@@ -71,15 +68,9 @@ class RoutedFiles:
         return await self._ask(room, lambda files, _: files.list_files(user, room, before=before, limit=limit))
 
     async def _ask(self, key: str, call: Callable[[FilesBackend, str], Awaitable[T]]) -> T:
-        candidates = self._routes.candidates(key)[:_ATTEMPTS]
-        began = self._clock.monotonic()
-        for target in candidates[:-1]:
-            try:
-                return await call(self._backends[target], target)
-            except ParleyError as error:
-                if error.code is not ErrorCode.UNAVAILABLE or self._clock.monotonic() - began > _RETRY_WITHIN_S:
-                    raise
-        return await call(self._backends[candidates[-1]], candidates[-1])
+        return await ask_in_turn(
+            self._routes.candidates(key), lambda target: call(self._backends[target], target), self._clock
+        )
 
 
 class _Download:
