@@ -13,11 +13,13 @@ from typing import Final
 
 from services.common.clock import Clock
 
-START_BYTES_PER_S: Final = 64 * 1024 * 1024
+START_BYTES_PER_S: Final = 32 * 1024 * 1024
 FLOOR_BYTES_PER_S: Final = 4 * 1024 * 1024
 """Files always make progress, however loaded the machine is with other things."""
 
-CEILING_BYTES_PER_S: Final = 1024 * 1024 * 1024
+CEILING_BYTES_PER_S: Final = 64 * 1024 * 1024
+"""Also on a machine that is not loaded: beyond it the loop of rooms is busy with files most of the time, and the thread
+that stores messages waits for the interpreter behind it."""
 
 LATE_S: Final = 0.002
 """A timer that wakes later than this has waited for the processor: its own resolution is a millisecond. A message waits

@@ -55,9 +55,10 @@ def test_a_busy_machine_is_found_and_left_again() -> None:
     for _ in range(500):
         pace.woken(0.0)
     assert pace.bytes_per_s == CEILING_BYTES_PER_S
-    pace.pause_s(0.0, PIECE)
-    assert PIECE / pace.bytes_per_s < PAUSE_MIN_S
-    assert pace.pause_s(0.0, PIECE) == 0.0  # too short to be worth it, and paid for later
+    small = int(0.6 * PAUSE_MIN_S * CEILING_BYTES_PER_S)
+    pace.pause_s(0.0, small)
+    assert pace.pause_s(0.0, small) == 0.0  # too short to be worth it, and paid for later
+    assert pace.pause_s(0.0, small) >= PAUSE_MIN_S
 
 
 async def test_pauses_are_made_only_while_people_talk() -> None:
