@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.admin import accounts, edges, processes, rooms, statistics, top, traces
+from client.admin import accounts, edges, graphs, processes, rooms, statistics, top, traces
 
 LIMIT = 1000
 """Entries of a list where nobody asked for more; a terminal holds no more of them anyway."""
@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--share", type=_share, action="append", default=[], metavar="CLASS=N", help="how many may wait")
 
     _add_processes(commands, add)
+    _add_numbers(commands, add)
+    _add_tracing(commands, add)
+    return made
+
+
+def _add_numbers(commands: _Commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     add(commands, "stats", statistics.show, "show the statistics as they stand now")
     for name, run, text in (
         ("watch", statistics.watch, "write the statistics again and again, one JSON line each"),
@@ -74,10 +80,39 @@ def parser() -> argparse.ArgumentParser:
         one = add(commands, name, run, text)
         one.add_argument("--interval", type=_interval, default=1.0, metavar="S", help="0.2 to 60; default: 1")
         one.add_argument("--count", type=_positive, metavar="N", help="end after so many; default: never")
-    add(commands, "graphs", statistics.draw_graphs, "draw all graphs now")
+    add(commands, "graphs", graphs.draw_all, "draw all graphs now")
+    one = add(commands, "graph", graphs.show, "show one graph here, or write it as a picture")
+    one.add_argument("name", metavar="NAME", help="such as latency_timeline; `graphs` names all")
+    one.add_argument("--period", choices=tuple(graphs.PERIODS), default="hour", help="default: hour")
+    one.add_argument("--output", type=Path, metavar="FILE", help="a new file that ends in .png or .svg")
+
+
+def _add_tracing(commands: _Commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     one = add(commands, "trace", traces.show, "show where the time of a message went")
     one.add_argument("message", metavar="MESSAGE_ID", help="room_id-epoch-seq, or a trace id")
-    return made
+    one = add(commands, "traces", traces.list_traces, "list the newest traces")
+    one.add_argument("--slower-than", type=_milliseconds, default=0.0, metavar="MS", help="only those that took longer")
+    one.add_argument("--errors", action="store_true", help="only those in which something failed")
+    one.add_argument("--room", default="", metavar="ROOM_ID")
+    one.add_argument("--user", default="", metavar="USER_ID")
+    one.add_argument("--limit", type=_positive, default=100, metavar="N", help="up to 1000; default: 100")
+    one = add(commands, "logs", traces.list_logs, "list the newest log records of all processes")
+    one.add_argument("--trace", default="", metavar="TRACE_ID", help="only those of one trace")
+    one.add_argument("--level", choices=LEVELS, default="", help="at least this one")
+    one.add_argument("--process", default="", metavar="NAME", help="such as edge-1")
+    one.add_argument("--limit", type=_positive, default=100, metavar="N", help="up to 1000; default: 100")
+    group = _group(commands, "tracing", "what is traced: show, start, stop")
+    add(group, "show", traces.show_tracing, "show what every edge traces")
+    one = add(group, "start", traces.start_tracing, "trace all that happens in a room or that a user does, for a while")
+    _add_subject(one)
+    one.add_argument("--seconds", type=_milliseconds, default=600.0, metavar="S", help="up to 86400; default: 600")
+    _add_subject(add(group, "stop", traces.stop_tracing, "end that"))
+
+
+def _add_subject(made: argparse.ArgumentParser) -> None:
+    subject = made.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--room", metavar="ROOM", help="name, id, or the beginning of an id")
+    subject.add_argument("--user", metavar="USER")
 
 
 def _add_rooms(commands: _Commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -179,6 +214,16 @@ def _interval(text: str) -> float:
     if not INTERVALS_S[0] <= seconds <= INTERVALS_S[1]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.2 to 60")
     return seconds
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
 
 
 def _of_class(text: str) -> tuple[str, str]:

@@ -112,6 +112,11 @@ def announce(context: Context, arguments: Namespace) -> None:
     context.write_done(f"Shown to {count} in {room.name}.", {"room_id": room.room_id, "recipient_count": count})
 
 
+def room_id_of(context: Context, reference: str) -> str:
+    """The id of the room that an operator means. Raises AdminError."""
+    return _get(context, reference).room.room_id
+
+
 def _get(context: Context, reference: str) -> rooms_pb2.GetRoomResponse:
     request = rooms_pb2.GetRoomRequest(room=reference)
     return _ask(context, lambda stub: stub.GetRoom(request, timeout=CALL_TIMEOUT_S))

@@ -1,4 +1,4 @@
-"""`parley admin stats`, `watch` and `graphs`."""
+"""`parley admin stats` and `watch`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 
 from client.admin.channels import CALL_TIMEOUT_S, ask_one
 from client.admin.report import Context, moment
-
-DRAW_TIMEOUT_S = 60.0
-"""All graphs from a day's data, on a machine that is busy."""
 
 
 def show(context: Context, arguments: Namespace) -> None:
@@ -45,18 +42,3 @@ def watch(context: Context, arguments: Namespace) -> None:
                 return
 
     ask_one(context.channels, "metrics", follow)
-
-
-def draw_graphs(context: Context, arguments: Namespace) -> None:
-    """Draws all graphs now and says where they are."""
-    request = metrics_pb2.DrawGraphsRequest()
-    response = ask_one(
-        context.channels,
-        "metrics",
-        lambda channel: metrics_pb2_grpc.MetricsServiceStub(channel).DrawGraphs(request, timeout=DRAW_TIMEOUT_S),
-    )
-    if context.as_json:
-        context.write_values({"paths": list(response.paths)})
-    else:
-        for path in response.paths:
-            context.write_done(path)

@@ -1,18 +1,33 @@
-"""`parley admin trace`: where the time of a message went."""
+"""`parley admin trace`, `traces`, `logs` and `tracing`: where the time of a message went, and what is traced."""
 
 from __future__ import annotations
 
 import shutil
 from argparse import Namespace
 
+import grpc
+from parley.edge.v1 import edge_pb2, edge_pb2_grpc
 from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 
 from client import waterfall
-from client.admin.channels import CALL_TIMEOUT_S, ask_one
+from client.admin.channels import CALL_TIMEOUT_S, ask_each, ask_one
 from client.admin.failures import AdminError
-from client.admin.report import Context, as_dict
+from client.admin.report import Context, Row, as_dict, moment
+from client.admin.rooms import room_id_of
 
 TRACE_ID_CHARS = 32
+
+TRACE_COLUMNS = {
+    "TRACE": "trace_id",
+    "BEGAN": "started_at_ms",
+    "MS": "duration_ms",
+    "WHAT": "name",
+    "WHERE": "instance",
+    "ERROR": "is_error",
+    "MESSAGE": "message_id",
+}
+LOG_COLUMNS = {"TIME": "time", "PROCESS": "instance", "LEVEL": "level", "WHAT": "body", "TRACE": "trace_id"}
+TARGET_COLUMNS = {"EDGE": "edge", "ROOM": "room_id", "USER": "username", "UNTIL": "ends_at_ms"}
 
 
 def show(context: Context, arguments: Namespace) -> None:
@@ -68,3 +83,80 @@ def _bars(trace: metrics_pb2.Trace) -> list[waterfall.Bar]:
 
 def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
+
+
+def list_traces(context: Context, arguments: Namespace) -> None:
+    """Lists the newest traces."""
+    request = metrics_pb2.ListTracesRequest(
+        page_size=arguments.limit,
+        duration_min_ms=arguments.slower_than,
+        only_errors=arguments.errors,
+        room_id=arguments.room,
+        user_id=arguments.user,
+    )
+    response = ask_one(
+        context.channels,
+        "metrics",
+        lambda channel: metrics_pb2_grpc.MetricsServiceStub(channel).ListTraces(request, timeout=CALL_TIMEOUT_S),
+    )
+    context.write_rows([as_dict(trace) for trace in response.traces], TRACE_COLUMNS)
+
+
+def list_logs(context: Context, arguments: Namespace) -> None:
+    """Lists the newest log records of all processes."""
+    request = metrics_pb2.ListLogsRequest(
+        page_size=arguments.limit, trace_id=arguments.trace, level_min=arguments.level, instance=arguments.process
+    )
+    response = ask_one(
+        context.channels,
+        "metrics",
+        lambda channel: metrics_pb2_grpc.MetricsServiceStub(channel).ListLogs(request, timeout=CALL_TIMEOUT_S),
+    )
+    rows = [{**as_dict(one), "time": moment(one.time_ns // 1_000_000)} for one in response.records]
+    context.write_rows(rows, LOG_COLUMNS)
+
+
+def show_tracing(context: Context, arguments: Namespace) -> None:
+    """Shows what every edge traces."""
+
+    def read(channel: grpc.Channel) -> edge_pb2.Tracing:
+        stub = edge_pb2_grpc.EdgeAdminServiceStub(channel)
+        return stub.GetTracing(edge_pb2.GetTracingRequest(), timeout=CALL_TIMEOUT_S).tracing
+
+    _write_tracing(context, dict(ask_each(context.channels, "edge", read)))
+
+
+def start_tracing(context: Context, arguments: Namespace) -> None:
+    """Traces all that happens in a room or that a user does, on every edge, for a while."""
+    request = edge_pb2.StartTracingRequest(**_subject(context, arguments), duration_s=arguments.seconds)
+
+    def start(channel: grpc.Channel) -> edge_pb2.Tracing:
+        return edge_pb2_grpc.EdgeAdminServiceStub(channel).StartTracing(request, timeout=CALL_TIMEOUT_S).tracing
+
+    _write_tracing(context, dict(ask_each(context.channels, "edge", start)))
+
+
+def stop_tracing(context: Context, arguments: Namespace) -> None:
+    """Ends that, on every edge."""
+    request = edge_pb2.StopTracingRequest(**_subject(context, arguments))
+
+    def stop(channel: grpc.Channel) -> edge_pb2.Tracing:
+        return edge_pb2_grpc.EdgeAdminServiceStub(channel).StopTracing(request, timeout=CALL_TIMEOUT_S).tracing
+
+    _write_tracing(context, dict(ask_each(context.channels, "edge", stop)))
+
+
+def _subject(context: Context, arguments: Namespace) -> Row:
+    return {"room_id": room_id_of(context, arguments.room)} if arguments.room else {"username": arguments.user}
+
+
+def _write_tracing(context: Context, by_edge: dict[str, edge_pb2.Tracing]) -> None:
+    if context.as_json:
+        context.write_values({name: as_dict(tracing) for name, tracing in by_edge.items()})
+        return
+    rows = [{"edge": name, **as_dict(target)} for name, tracing in by_edge.items() for target in tracing.targets]
+    context.write_rows(rows, TARGET_COLUMNS)
+    for name, one in by_edge.items():
+        context.write_done(
+            f"{name}: {one.ratio:.2%} of everything else; {one.started} traces begun, {one.limited} left out."
+        )

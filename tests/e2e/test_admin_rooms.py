@@ -13,6 +13,7 @@ from tests.helpers.stack import Stack, running_stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,25 @@ async def test_rooms_that_are_not_there_are_named(two_edges: Stack) -> None:
         text = ["hello"] if name == "announce" else []
         status, _, err = await admin(two_edges, "rooms", name, "no such room", *text, *flags)
         assert (status, "no_such_room" in err) == (1, True), command
+
+
+async def test_graphs_traces_and_logs_are_at_hand(two_edges: Stack, crowd: People, tmp_path: Path) -> None:
+    amy = await crowd.person(edge=1)
+    room_id = await crowd.room(amy)
+    started = await done(two_edges, "tracing", "start", "--room", room_id, "--seconds", "60")
+    assert set(started) == {"edge-1", "edge-2"}
+    assert started["edge-1"]["targets"][0]["room_id"] == room_id
+    await amy.say(room_id, "traced")
+    assert (await done(two_edges, "tracing", "stop", "--room", room_id))["edge-1"]["targets"] == []
+    assert isinstance(await done(two_edges, "traces", "--limit", "5"), list)
+    assert isinstance(await done(two_edges, "logs", "--limit", "5"), list)
+    graph = await done(two_edges, "graph", "latency_timeline")
+    assert graph["unit"] == "ms"
+    assert (await done(two_edges, "graphs"))["paths"]
+    picture = tmp_path / "latency.svg"
+    await done(two_edges, "graph", "latency_timeline", "--period", "day", "--output", str(picture))
+    assert b"<svg" in picture.read_bytes()
+    status, _, err = await admin(two_edges, "graph", "latency_timeline", "--output", str(picture))
+    assert (status, "exists" in err.lower()) == (1, True)
+    status, out, _ = await admin(two_edges, "top", "--count", "2", "--interval", "0.2")
+    assert (status, out.count("PROCESS")) == (0, 2)

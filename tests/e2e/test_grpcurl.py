@@ -45,6 +45,9 @@ CALLS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("parley.edge.v1.EdgeAdminService/SendNotice", {"text": "hello"}, ""),
         ("parley.edge.v1.EdgeAdminService/GetQos", {}, "qos"),
         ("parley.edge.v1.EdgeAdminService/UpdateQos", {"concurrency": 32}, "qos"),
+        ("parley.edge.v1.EdgeAdminService/StartTracing", {"username": USER}, "tracing"),
+        ("parley.edge.v1.EdgeAdminService/GetTracing", {}, "tracing"),
+        ("parley.edge.v1.EdgeAdminService/StopTracing", {"username": USER}, "tracing"),
         ("parley.edge.v1.EdgeAdminService/Disconnect", {"connection_id": "999999"}, "InvalidArgument"),
         ("parley.edge.v1.EdgeAdminService/Drain", {"grace_s": 1}, ""),
     ],
@@ -53,6 +56,8 @@ CALLS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("parley.metrics.v1.MetricsService/ListTraces", {}, ""),
         ("parley.metrics.v1.MetricsService/GetTrace", {"trace_id": "0" * 31 + "1"}, ""),
         ("parley.metrics.v1.MetricsService/FindTraceOfMessage", {"message_id": "abcdefgh1234-epoch1-1"}, ""),
+        ("parley.metrics.v1.MetricsService/ListLogs", {}, ""),
+        ("parley.metrics.v1.MetricsService/GetGraph", {"name": "latency_timeline"}, "title"),
         ("parley.metrics.v1.MetricsService/DrawGraphs", {}, "paths"),
     ],
 }
