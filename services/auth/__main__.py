@@ -38,8 +38,9 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
     """Builds the service, serves until `stop`, and takes it down in order."""
     clock = SystemClock()
     migrate(config.storage_url, _MIGRATIONS, access=config.storage_access)
-    database = Database(config.storage_url, access=config.storage_access)
     telemetry = Telemetry(config, "auth")
+    reads = telemetry.counters.counter("parley.auth.database.reads", "1", "Reads of the database.")
+    database = Database(config.storage_url, access=config.storage_access, on_read=reads.add)
     tasks = TaskSet()
     revocations = Revocations()
     pool = HashPool(workers=config.hash_thread_count, queue_max=config.hash_queue_max, clock=clock)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -148,6 +149,17 @@ def _add_names(service: str) -> Callable[[WrappedLogger, str, EventDict], Mutabl
     return add
 
 
+def _takes_a_line() -> bool:
+    """Whether a line can be written to stderr without waiting: a pipe that is not read takes 64 KiB and then stops its
+    writer."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stderr.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+        return True
+
+
 class _LineLogger:
     """Where structlog's rendered lines go; a log that cannot be written never stops the service."""
 
@@ -157,13 +169,15 @@ class _LineLogger:
 
     def msg(self, line: str) -> None:
         data = line + "\n"
+        if self._file is not None:
+            self._file.write(data.encode("utf-8", "replace"))
+            if not _takes_a_line():  # whoever reads it does not: the file has the line
+                return
         try:
             sys.stderr.write(data)
             sys.stderr.flush()
         except (OSError, ValueError):  # closed by whoever started the process
             pass
-        if self._file is not None:
-            self._file.write(data.encode("utf-8", "replace"))
 
     debug = info = warning = error = critical = exception = fatal = warn = log = msg
 

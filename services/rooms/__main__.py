@@ -46,7 +46,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
     spans = MessageSpans(clock)
     counts = RoomsCounts(telemetry.counters, on_commit=spans.on_commit)
     migrate(config.url, Path(__file__).with_name("migrations"), access=config.access)
-    database = Database(config.url, access=config.access, on_commit=counts.on_commit)
+    database = Database(config.url, access=config.access, on_commit=counts.on_commit, on_read=counts.reads.add)
     contents = LocalContents(config.files_path)
     bus = open_bus(config.redis_access, clock=clock, counts=counts.bus)
     try:

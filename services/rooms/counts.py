@@ -59,6 +59,7 @@ class RoomsCounts:
         self.pages_read = counters.counter(
             "parley.rooms.feed.pages_read", "1", "Pages of the log that streams which were behind have read."
         )
+        self.reads = counters.counter("parley.rooms.database.reads", "1", "Reads of the database.")
         self.files = FileCounts(counters)
         self.bus = BusCounts(counters)
         self._counters = counters

@@ -40,7 +40,8 @@ class Database:
     """One database. Make it inside the event loop that uses it, and close it there.
 
     `url` is SQLAlchemy's, such as `sqlite:///data/rooms.db`; PostgreSQL needs `access` with it. `on_commit` is told on
-    the event loop, after each transaction, how many pieces of work it held and how many seconds it took with its sync.
+    the event loop, after each transaction, how many pieces of work it held and how many seconds it took with its sync;
+    `on_read` of each read.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Database:
         queue_max: int = QUEUE_MAX,
         batch_max: int = BATCH_MAX,
         on_commit: OnCommit | None = None,
+        on_read: Callable[[], object] = lambda: None,
     ) -> None:
         self._write_engine = make_engine(url, pool_size=1, is_reader=False, access=access)
         self._read_engine = make_engine(url, pool_size=readers, is_reader=True, access=access)
@@ -65,6 +67,7 @@ class Database:
         )
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="db-reader")
         self._places = threading.BoundedSemaphore(READS_WAITING_MAX)
+        self._on_read = on_read
         self._closed = False
         self.is_postgres = self._write_engine.dialect.name == "postgresql"
 
@@ -92,6 +95,7 @@ class Database:
             raise ParleyError(ErrorCode.UNAVAILABLE, "the storage is closed")
         if not self._places.acquire(blocking=False):
             raise ParleyError(ErrorCode.OVERLOADED, "too much waits to be read", retry_after_s=_RETRY_AFTER_S)
+        self._on_read()
         future = self._readers.submit(self._read, work)
         future.add_done_callback(self._free_place)
         return await asyncio.wrap_future(future)

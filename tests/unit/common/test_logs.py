@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -156,3 +157,14 @@ def test_a_level_that_does_not_exist_changes_nothing(file: Path) -> None:
     with pytest.raises(ValueError, match="log_level: one of debug"):
         logs.set_level("loud")
     assert logs.current_level() == "info"
+
+
+def test_a_stderr_that_nobody_reads_does_not_stop_the_service(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb"), os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stderr", pipe)
+        logs.configure("auth", file=file)
+        log = logs.get_logger("test")
+        for number in range(1_000):
+            log.info("a line of some length", number=number, filling="x" * 200)
+    assert len(file.read_text().splitlines()) == 1_000
