@@ -18,6 +18,7 @@ from tests.chaos import report, target
 from tests.chaos.checker import check
 from tests.chaos.events import LogError, decode
 from tests.chaos.nemesis import choice
+from tests.chaos.restorer import RestoreError
 from tests.chaos.run import Plan, run
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.history is not None:
             return _judge(arguments.history)
         return _run(arguments)
-    except (OSError, LogError, ValueError) as error:
+    except (OSError, LogError, ValueError, RestoreError) as error:
         print(f"parley check: {error}", file=sys.stderr)
         return UNUSABLE
 
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KINDS",
         help=f"none, all, or some of {','.join(choice.KINDS)}; default: none where there is a target, else all",
     )
+    parser.add_argument("--restore", action="store_true", help="back up and restore half way; only a stack of our own")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the log of events there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there, for programs")
     parser.add_argument("--history", type=Path, metavar="FILE", help="only check a log that was kept")
@@ -92,8 +94,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if faults is None:
         faults = frozenset() if has_target else frozenset(choice.KINDS)
     plan = Plan(
-        seconds=arguments.seconds, seed=arguments.seed, people=arguments.people, rooms=arguments.rooms, faults=faults
+        seconds=arguments.seconds,
+        seed=arguments.seed,
+        people=arguments.people,
+        rooms=arguments.rooms,
+        faults=faults,
+        restore=arguments.restore,
     )
+    if plan.restore and has_target:
+        raise ValueError("--restore is for a stack of our own: it would take your stack back to its backup")
     with contextlib.ExitStack() as exits:
         log = arguments.log
         if log is None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 HEALED_S = 10.0  # I12
 MOVE_IN_S = 90.0
 AUDIT_S = 30.0
+COPIED_AFTER = 0.3  # of the time that people talk
+LOST = 0.2  # as much again is lost with the restore
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
     rooms: int = 4
     faults: frozenset[str] = frozenset()
     kicks: bool = True
+    restore: bool = False  # an older copy takes the database's place half way: memberships stay as they are then
 
 
 @dataclass
@@ -84,10 +87,12 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
             trusting(target.client_ca),
             prefix=f"c{secrets.token_hex(3)}",
         )
+        board.is_steady = plan.restore
         town = Town(board, target.doors, plan.seed)
         await town.found(plan.rooms)
         trust = Authority("localhost", Path(target.client_ca))
-        await town.settle(plan.people, plan.talkers, plan.library_people, plan.guests, trust, deadline_s=MOVE_IN_S)
+        library_people = 0 if plan.restore else plan.library_people
+        await town.settle(plan.people, plan.talkers, library_people, plan.guests, trust, deadline_s=MOVE_IN_S)
         until = log.now() + plan.seconds
         board.is_talking = True
         async with asyncio.TaskGroup() as tasks:
@@ -95,8 +100,10 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
                 plan.faults, processes=target.processes, proxies=proxies, control=target.control,
                 servers=target.servers,
             )  # fmt: skip
-            tasks.create_task(Nemesis(faults, log, dice).rage(until))
-            if plan.kicks and target.home is not None:
+            nemesis = Nemesis(faults, log, dice)
+            rage = _restore_half_way(target, board, nemesis, until) if plan.restore else nemesis.rage(until)
+            tasks.create_task(rage)
+            if plan.kicks and not plan.restore and target.home is not None:
                 tasks.create_task(kick_people(target.home, town.people, board, random.Random(plan.seed), until))
         board.is_talking = False
         await asyncio.gather(town.until_settled(HEALED_S), town.probe(HEALED_S))
@@ -113,6 +120,18 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
         recovery = measure(e.decode(lines))
     took_s = time.monotonic() - began
     return Outcome(plan, verdict, board.refusals, board.losses, took_s, cpu_s, recovery, mistakes)
+
+
+async def _restore_half_way(target: Target, board: Board, nemesis: Nemesis, until: float) -> None:
+    assert target.restorer is not None, "only a stack of our own can be restored"
+    log = board.log
+    span_s = until - log.now()
+    await nemesis.rage(log.now() + COPIED_AFTER * span_s)
+    copied_at = log.now()
+    await target.restorer.back_up()
+    await asyncio.sleep(LOST * span_s)
+    await target.restorer.restore(board, copied_at)
+    await nemesis.rage(max(until, log.now() + LOST * span_s))
 
 
 def _audit_store(target: Target, log: EventLog, rooms: list[str]) -> None:

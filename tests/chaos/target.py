@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.chaos.nemesis.processes import Processes
 from tests.chaos.recorder.board import Door
+from tests.chaos.restorer import Restorer
 from tests.chaos.shim import control as shim
 from tests.helpers.stack import FAST_CONFIG, Stack
 
@@ -32,6 +33,7 @@ class Target:
     control: shim.Control | None = None
     servers: list[Server] = field(default_factory=list)
     database_url: str | None = None  # PostgreSQL's, past all proxies
+    restorer: Restorer | None = None  # of a stack of our own
 
 
 def of_home(home: Path, host: str = "localhost") -> Target:
@@ -67,7 +69,10 @@ def own_sqlite(*, edges: int = 2) -> Iterator[Target]:
         exits.callback(stack.close)
         stack.start()
         found = of_home(home)
-        yield Target(found.doors, found.client_ca, home=home, processes=found.processes, control=control)
+        yield Target(
+            found.doors, found.client_ca, home=home, processes=found.processes, control=control,
+            restorer=Restorer(stack),
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -95,6 +100,7 @@ def own_postgres(*, edges: int = 2, rooms: int = 2) -> Iterator[Target]:
         yield Target(
             found.doors, found.client_ca, home=home, processes=found.processes, control=control,
             servers=[postgres, redis], database_url=postgres.direct_url,
+            restorer=Restorer(stack, ["--database", postgres.direct_url]),
         )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Board:
     refusals: Counter[str] = field(default_factory=Counter)  # of texts, by code
     losses: Counter[str] = field(default_factory=Counter)  # of connections, by reason
     is_talking: bool = False
+    is_steady: bool = False  # nobody leaves a room
 
     def acknowledged(self, room: str, seq: int) -> None:
         """A text was acknowledged."""

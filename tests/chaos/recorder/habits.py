@@ -115,7 +115,7 @@ async def _read(person: Person) -> None:
 
 async def _leave(person: Person) -> None:
     inside = [seat for seat in person.seats.values() if seat.standing is Standing.IN]
-    if len(inside) > MEMBERS_MIN:
+    if len(inside) > MEMBERS_MIN and not person.board.is_steady:
         await person.leave(person.dice.choice(inside))
 
 

@@ -42,6 +42,7 @@ class Town:
         self._tasks: list[asyncio.Task[None]] = []
         self._founder = f"{board.prefix}-founder"
         self._probes = 0
+        self._doing = ""  # for whoever must know where it got stuck
 
     async def found(self, rooms: int) -> None:
         """Makes the rooms. Raises LostError, RefusedError."""
@@ -118,7 +119,7 @@ class Town:
                 return ""
             except (LostError, RefusedError, TimeoutError) as error:
                 if loop.time() + TRIES_S > deadline:
-                    return repr(error)
+                    return f"{error!r} in {self._doing}"
                 await asyncio.sleep(TRIES_S)
 
     async def _probe(self, door: Door) -> None:
@@ -131,6 +132,7 @@ class Town:
                 heard.set()
 
         async with self._visit(door, name, register=True, on_event=hear) as line:
+            self._doing = "a new room, and a text to it"
             room = await line.ask("create_room", {"name": name})
             await line.ask("text_message", {"text": name}, room["room_id"])
             await heard.wait()
@@ -150,11 +152,13 @@ class Town:
             for room in self.board.rooms:
                 after, more = 0, True
                 while more:
+                    self._doing = f"the history of {room} after {after}"
                     page = await line.ask("history", {"after": after, "limit": PAGE}, room)
                     pages.append((room, page))
                     more = page["more"]
                     after = page["messages"][-1]["seq"] if page["messages"] else after
             for file in self.board.files.values():
+                self._doing = f"file {file.id} of {file.room}"
                 await cabinet.fetch_one(line, file)
         for room, page in pages:
             entries = [
@@ -175,6 +179,7 @@ class Town:
         """A connection for a moment."""
         line = Line(on_event, lambda _: None, on_chunk)
         try:
+            self._doing = f"a login as {name}"
             await line.open(door.address, self.board.context)
             credentials = {"username": name, "password": PASSWORD}
             if register:
