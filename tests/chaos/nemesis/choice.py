@@ -59,5 +59,5 @@ def choose(
             if kind == "disk-full":  # our servers make no syncs: nothing but their processes is killed
                 faults += [Storage(kind, one.name, control, one) for one in servers if one.name == "postgres"]
         elif kind in SERVER_KINDS:
-            faults += [ServerFault(kind.removeprefix("server-"), server) for server in servers]
+            faults += [ServerFault(kind, server) for server in servers]
     return faults

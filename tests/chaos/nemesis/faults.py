@@ -172,7 +172,7 @@ class Clock:
 
 
 class ServerFault:
-    """`kill`, `restart` or `pause` of a Redis or PostgreSQL that the run itself started."""
+    """`server-kill`, `server-restart` or `server-pause` of a Redis or PostgreSQL that the run itself started."""
 
     def __init__(self, kind: str, server: Server) -> None:
         self.kind = kind
@@ -183,14 +183,14 @@ class ServerFault:
     async def strike(self, dice: random.Random) -> None:
         """Breaks it."""
         del dice
-        if self.kind == "pause":
+        if self.kind == "server-pause":
             self._server.signal(signal.SIGSTOP)
         else:
-            await self._server.stop(kill=self.kind == "kill")
+            await self._server.stop(kill=self.kind == "server-kill")
 
     async def mend(self) -> None:
         """Lets it go on, or starts it again on the same data and port."""
-        if self.kind == "pause":
+        if self.kind == "server-pause":
             self._server.signal(signal.SIGCONT)
         else:
             await self._server.start()
