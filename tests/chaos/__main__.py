@@ -19,7 +19,7 @@ from tests.chaos.checker import check
 from tests.chaos.events import LogError, decode
 from tests.chaos.nemesis import choice
 from tests.chaos.restorer import RestoreError
-from tests.chaos.run import Plan, run
+from tests.chaos.run import Plan, UnreachableError, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.history is not None:
             return _judge(arguments.history)
         return _run(arguments)
-    except (OSError, LogError, ValueError, RestoreError) as error:
+    except (OSError, LogError, ValueError, RestoreError, UnreachableError) as error:
         print(f"parley check: {error}", file=sys.stderr)
         return UNUSABLE
 

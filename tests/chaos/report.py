@@ -27,7 +27,7 @@ def of_verdict(verdict: Verdict) -> str:
         "heartbeat bookmarks": str(seen["Bookmark"]),
         "files": f"{seen['FileOk']} sent, {seen['FileRecv']} received",
         "sessions": f"{seen['LogOut']} logouts, {seen['Race']} races, {seen['DeadToken']} dead tokens shown",
-        "faults": _counts(verdict.faults) or "none",
+        "faults": counts(verdict.faults) or "none",
         "audited": f"{verdict.audited} messages in {seen['Audit']} parts",
     }
     lines = [f"{name:<22}{value}" for name, value in rows.items()]
@@ -42,8 +42,8 @@ def of_outcome(outcome: Outcome) -> str:
     """The same, with what only the run itself knows."""
     lines = [
         of_verdict(outcome.verdict),
-        f"refusals              {_counts(outcome.refusals) or 'none'}",
-        f"connections lost to   {_counts(outcome.losses) or 'nothing'}",
+        f"refusals              {counts(outcome.refusals) or 'none'}",
+        f"connections lost to   {counts(outcome.losses) or 'nothing'}",
         f"took                  {outcome.took_s:.1f} s, {outcome.cpu_s:.1f} s of CPU here; seed {outcome.plan.seed}",
     ]
     lines += [f"mistake of this program: {mistake}" for mistake in outcome.mistakes[:TOP]]
@@ -75,5 +75,6 @@ def as_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _counts(counter: Counter[str]) -> str:
+def counts(counter: Counter[str]) -> str:
+    """The most frequent, with how often."""
     return ", ".join(f"{name} {count}" for name, count in counter.most_common(TOP))

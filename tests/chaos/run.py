@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from client.trust import Authority
 from tests.chaos import events as e
+from tests.chaos import report
 from tests.chaos.checker import Verdict, check
 from tests.chaos.nemesis.choice import choose
 from tests.chaos.nemesis.kicks import kick_people
@@ -19,9 +21,10 @@ from tests.chaos.nemesis.proxy import Proxy
 from tests.chaos.nemesis.schedule import Nemesis
 from tests.chaos.recorder import store
 from tests.chaos.recorder.board import Board, Door
+from tests.chaos.recorder.line import RefusedError
 from tests.chaos.recorder.log import EventLog
 from tests.chaos.recorder.town import Town
-from tests.chaos.recorder.wire import trusting
+from tests.chaos.recorder.wire import LostError, trusting
 from tests.chaos.recovery import Recovery, measure
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ MOVE_IN_S = 90.0
 AUDIT_S = 30.0
 COPIED_AFTER = 0.3  # of the time that people talk
 LOST = 0.2  # as much again is lost with the restore
+
+
+class UnreachableError(Exception):
+    """It did not even come to talking: nothing was checked."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,21 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
         lambda _, context: mistakes.append(f"{context['message']}: {context.get('exception')!r}")
     )
     dice = random.Random(plan.seed)
-    proxies = {door.edge: await Proxy(lambda door=door: door.address).start() for door in target.doors}  # type: ignore[misc]
-    with EventLog(log_path) as log:
+    async with contextlib.AsyncExitStack() as exits:
+        proxies: dict[str, Proxy] = {}
+        for door in target.doors:
+            proxies[door.edge] = await Proxy(lambda door=door: door.address).start()  # type: ignore[misc]
+            exits.push_async_callback(proxies[door.edge].close)
+        log = exits.enter_context(EventLog(log_path))
         board = Board(
             log,
             [Door(edge, "127.0.0.1", proxy.port) for edge, proxy in proxies.items()],
-            trusting(target.client_ca),
+            trusting(target.client_ca, target.server_name),
             prefix=f"c{secrets.token_hex(3)}",
         )
         board.is_steady = plan.restore
         town = Town(board, target.doors, plan.seed)
-        await town.found(plan.rooms)
-        trust = Authority("localhost", Path(target.client_ca))
-        library_people = 0 if plan.restore else plan.library_people
-        await town.settle(plan.people, plan.talkers, library_people, plan.guests, trust, deadline_s=MOVE_IN_S)
+        await _move_in(town, plan, Authority(target.server_name, Path(target.client_ca)))
         until = log.now() + plan.seconds
         board.is_talking = True
         async with asyncio.TaskGroup() as tasks:
@@ -111,8 +119,6 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
         await town.audit(AUDIT_S)
         await asyncio.to_thread(_audit_store, target, log, board.rooms)
         await town.disperse()
-    for proxy in proxies.values():
-        await proxy.close()
     cpu_s = time.process_time() - cpu_began
     with log_path.open("rb") as lines:
         verdict = check(e.decode(lines))
@@ -120,6 +126,19 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
         recovery = measure(e.decode(lines))
     took_s = time.monotonic() - began
     return Outcome(plan, verdict, board.refusals, board.losses, took_s, cpu_s, recovery, mistakes)
+
+
+async def _move_in(town: Town, plan: Plan, trust: Authority) -> None:
+    try:
+        await town.found(plan.rooms)
+    except (LostError, RefusedError) as error:
+        raise UnreachableError(f"{town.doors[0].edge}: {error}") from error
+    library_people = 0 if plan.restore else plan.library_people
+    try:
+        await town.settle(plan.people, plan.talkers, library_people, plan.guests, trust, deadline_s=MOVE_IN_S)
+    except TimeoutError:
+        told = report.counts(town.board.losses + town.board.refusals)
+        raise UnreachableError(f"not everybody could log in and join within {MOVE_IN_S:.0f} s: {told}") from None
 
 
 async def _restore_half_way(target: Target, board: Board, nemesis: Nemesis, until: float) -> None:

@@ -28,6 +28,7 @@ class Target:
 
     doors: list[Door]
     client_ca: str
+    server_name: str = "localhost"  # in the edges' certificates
     home: Path | None = None  # of a stack on this machine
     processes: Processes | None = None
     control: shim.Control | None = None
@@ -37,8 +38,11 @@ class Target:
 
 
 def of_home(home: Path, host: str = "localhost") -> Target:
-    """A stack that runs on this machine. Raises OSError, ValueError where there is none."""
-    document = json.loads((home / "run" / "stack.json").read_text())
+    """A stack that runs on this machine. Raises ValueError where there is none."""
+    try:
+        document = json.loads((home / "run" / "stack.json").read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no stack is up in {home}") from None
     doors = [
         Door(entry["name"], host, entry["client_port"]) for entry in document["processes"] if "client_port" in entry
     ]
@@ -47,7 +51,7 @@ def of_home(home: Path, host: str = "localhost") -> Target:
 
 def of_addresses(host: str, ports: list[int], ca: str) -> Target:
     """Edges of which nothing is known but their addresses."""
-    return Target([Door(f"edge-{number}", host, port) for number, port in enumerate(ports, 1)], ca)
+    return Target([Door(f"edge-{number}", host, port) for number, port in enumerate(ports, 1)], ca, server_name=host)
 
 
 @contextlib.contextmanager

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import ssl
-
     from tests.chaos.events import FileOk
     from tests.chaos.recorder.log import EventLog
+    from tests.chaos.recorder.wire import Trust
 
 PASSWORD = "correct horse battery staple"
 
@@ -35,7 +34,7 @@ class Board:
 
     log: EventLog
     doors: list[Door]
-    context: ssl.SSLContext
+    trust: Trust
     prefix: str  # of all names of this run
     rooms: list[str] = field(default_factory=list)
     files: dict[str, FileOk] = field(default_factory=dict)  # that were acknowledged, by id

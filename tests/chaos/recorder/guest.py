@@ -33,7 +33,7 @@ class Visit:
     async def log_in(self, *, takeover: bool, old: Visit | None = None) -> None:
         """`old` is the connection that this takes over. Raises LostError, RefusedError."""
         guest = self._guest
-        await self.line.open(self.door.address, guest.board.context)
+        await self.line.open(self.door.address, guest.board.trust)
 
         def entered(data: Frame) -> None:
             self.token = data["token"]
@@ -92,7 +92,7 @@ class Guest:
         while not self.is_stopping:
             line = Line(lambda _: None, lambda _: None, lambda _: None)
             try:
-                await line.open(self._dice.choice(self.board.doors).address, self.board.context)
+                await line.open(self._dice.choice(self.board.doors).address, self.board.trust)
                 credentials = {"username": self.name, "password": PASSWORD}
                 try:
                     await line.ask("register_request", credentials)
@@ -136,7 +136,7 @@ class Guest:
 
     async def _show_dead(self, dead: Visit, lines: list[Line]) -> None:
         visit = self._visit(lines)
-        await visit.line.open(visit.door.address, self.board.context)
+        await visit.line.open(visit.door.address, self.board.trust)
         accepted, code = True, ""
         try:
             await visit.line.ask("resume", {"token": dead.token, "rooms": {}})

@@ -6,10 +6,9 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING
 
-from tests.chaos.recorder.wire import Frame, LostError, Wire
+from tests.chaos.recorder.wire import Frame, LostError, Trust, Wire
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
 ANSWER_S = 14.0  # the server gives an answer within 10 s, if only `unknown_outcome`
@@ -39,10 +38,10 @@ class Line:
         self._replies: dict[int, tuple[float, Callable[[Frame | None], None]]] = {}
         self._wire: Wire | None = None
 
-    async def open(self, address: tuple[str, int], context: ssl.SSLContext) -> None:
+    async def open(self, address: tuple[str, int], trust: Trust) -> None:
         """Connects and greets. Raises LostError."""
         self._wire = await Wire.open(
-            address, context, on_frame=self._take, on_chunk=self._on_chunk, on_lost=self._is_lost
+            address, trust, on_frame=self._take, on_chunk=self._on_chunk, on_lost=self._is_lost
         )
         await self.ask("hello", {"protocol": 2, "client": "check/1"})
 

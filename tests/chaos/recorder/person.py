@@ -77,7 +77,7 @@ class Person:
         door = self.dice.choice(self.board.doors)
         self.conn = f"{self.name}#{self._lives}"
         self.line = line = self._new_line()
-        await line.open(door.address, self.board.context)
+        await line.open(door.address, self.board.trust)
         await self._log_in(door.edge)
         try:
             async with asyncio.TaskGroup() as tasks:

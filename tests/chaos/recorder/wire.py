@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ CHUNK = 0x01
 
 class LostError(Exception):
     """There is no connection (any more)."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose word is taken for what a server says that it is called."""
+
+    context: ssl.SSLContext
+    server_name: str
 
 
 class Wire(asyncio.Protocol):
@@ -41,7 +50,7 @@ class Wire(asyncio.Protocol):
     async def open(
         cls,
         address: tuple[str, int],
-        context: ssl.SSLContext,
+        trust: Trust,
         *,
         on_frame: Callable[[Frame], None],
         on_chunk: Callable[[bytes], None],
@@ -52,7 +61,9 @@ class Wire(asyncio.Protocol):
         wire = cls(on_frame, on_chunk, on_lost)
         try:
             async with asyncio.timeout(CONNECT_S):
-                await loop.create_connection(lambda: wire, *address, ssl=context, server_hostname="localhost")
+                await loop.create_connection(
+                    lambda: wire, *address, ssl=trust.context, server_hostname=trust.server_name
+                )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             raise LostError(f"cannot connect: {error!r}") from error
         return wire
@@ -124,8 +135,8 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
 
-def trusting(ca: str) -> ssl.SSLContext:
-    """TLS 1.3 to servers that this authority vouches for."""
+def trusting(ca: str, server_name: str = "localhost") -> Trust:
+    """TLS 1.3 to servers of this name that this authority vouches for. Raises OSError where its file is no good."""
     context = ssl.create_default_context(cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
+    return Trust(context, server_name)
