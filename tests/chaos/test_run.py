@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import events as e
 from tests.chaos import report
 from tests.chaos.__main__ import main
 from tests.chaos.nemesis.choice import KINDS
@@ -47,3 +48,21 @@ async def test_the_promise_is_kept_while_everything_breaks(
     log.write_text("\n".join(lied if line == gone else line for line in lines))
     assert main(["--history", str(log)]) == 1
     assert json.loads(gone)["key"] in capsys.readouterr().out
+
+
+@pytest.mark.timeout(240)
+async def test_a_restored_backup_is_a_new_epoch_and_nobody_is_confused(tmp_path: Path) -> None:
+    plan = Plan(seconds=SECONDS, seed=3, people=5, faults=frozenset({"cut", "kill"}), restore=True)
+    with own("sqlite") as target:
+        outcome = await run(target, plan, tmp_path / "events.jsonl")
+    assert outcome.is_good, report.of_outcome(outcome)
+    with (tmp_path / "events.jsonl").open("rb") as lines:
+        events = list(e.decode(lines))
+    [restored] = [event for event in events if isinstance(event, e.Restored)]
+    before = {ok.epoch for ok in events if isinstance(ok, e.Ok) and ok.t < restored.t}
+    after = {ok.epoch for ok in events if isinstance(ok, e.Ok) and ok.t > restored.t}
+    assert before
+    assert after
+    assert not before & after
+    lost = [ok for ok in events if isinstance(ok, e.Ok) and restored.copied_at < ok.t < restored.t]
+    assert lost, "something was acknowledged that the copy does not have"
