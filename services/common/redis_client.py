@@ -207,8 +207,7 @@ class RedisClient:
 
         Raises ParleyError unavailable where Redis is away: then nobody knows whether the command was carried out.
         """
-        (answer,) = await self.execute_all([command])
-        return answer
+        return await self._call(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
 
     async def execute_all(self, commands: Sequence[Sequence[Value]]) -> list[Any]:
         """Commands in one round trip, carried out in this order, between which others' may come. As `execute`; where

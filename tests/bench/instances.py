@@ -5,6 +5,9 @@ instance, rooms spread over them, and a window of messages in flight in each roo
 acknowledged, which is after a synced commit (the server runs with fsync on). Beside the rate stands the CPU that each
 part took for a message, because on a machine with few cores all parts share them: where every process has a core, what
 takes most for a message is what bounds the rate.
+
+`--share 0.4` gives each rooms process that part of a core and no more (control groups, as root): so two of them can be
+measured as on a machine that has a core for each, only with slower cores.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import statistics
 import tempfile
 import time
@@ -28,16 +32,17 @@ from tests.helpers.rooms_process import rooms_process
 from tests.helpers.served_rooms import Edge, user_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from parley.rooms.v1 import rooms_pb2
 
 ROOMS = 16
 BATCH = 64
-BATCHES_IN_FLIGHT = 4  # of each instance
+BATCHES_IN_FLIGHT = 8  # of each instance: enough that it is never without work
 TEXT = "x" * 100
 USER = "bench"
 WARM_UP_S = 1.0
+PERIOD_US = 10_000
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -58,8 +63,31 @@ def cpu_s(pid: int) -> float:
     return own + sum(cpu_s(int(child)) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
+@contextlib.contextmanager
+def limited(pid: int, share: float) -> Iterator[None]:
+    """The process gets this part of a core; with 0 it is not limited. Ended before this is left."""
+    if not share:
+        yield
+        return
+    is_old = Path("/sys/fs/cgroup/cpu").is_dir()  # version 1
+    group = Path("/sys/fs/cgroup/cpu" if is_old else "/sys/fs/cgroup") / f"parley-bench-{pid}"
+    group.mkdir()
+    quota_us = int(share * PERIOD_US)
+    settings = {"cpu.cfs_period_us": PERIOD_US, "cpu.cfs_quota_us": quota_us} if is_old else {}
+    for name, value in (settings or {"cpu.max": f"{quota_us} {PERIOD_US}"}).items():
+        (group / name).write_text(str(value))
+    (group / "cgroup.procs").write_text(str(pid))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+        group.rmdir()
+
+
 @contextlib.asynccontextmanager
-async def running(count: int, folder: Path, database: str, redis: str) -> AsyncIterator[list[Instance]]:
+async def running(count: int, folder: Path, database: str, redis: str, share: float) -> AsyncIterator[list[Instance]]:
     """So many instances, and rooms spread over them."""
     instances: list[Instance] = []
     async with contextlib.AsyncExitStack() as exits:
@@ -68,6 +96,7 @@ async def running(count: int, folder: Path, database: str, redis: str) -> AsyncI
             settings = {"NAME": home.name, "DATABASE_URL": database, "REDIS_URL": redis}
             environment = {f"PARLEY_ROOMS_{name}": value for name, value in settings.items()}
             process, edge = await exits.enter_async_context(rooms_process(home, environment=environment))
+            exits.enter_context(limited(process.pid, share))
             instances.append(Instance(process.pid, edge))
         for number in range(ROOMS):
             instance = instances[number % count]
@@ -120,11 +149,13 @@ class Driver:
         return feed_pb2.AttachRequest(publishes=publishes)
 
 
-async def measure(count: int, seconds: float, postgres: PostgresServer, redis: RedisServer) -> dict[str, float]:
+async def measure(
+    count: int, seconds: float, share: float, postgres: PostgresServer, redis: RedisServer
+) -> dict[str, float]:
     """The figures of one run."""
     with tempfile.TemporaryDirectory(prefix="parley-instances-") as folder:
         redis.flush()
-        async with running(count, Path(folder), postgres.make_database(), redis.url) as instances:
+        async with running(count, Path(folder), postgres.make_database(), redis.url, share) as instances:
             tasks = [asyncio.create_task(Driver(instance).run(), name="driver") for instance in instances]
             await asyncio.sleep(WARM_UP_S)
             pids = {"postgres": postgres.pid, "redis": redis.pid, "driver": os.getpid()}
@@ -151,6 +182,7 @@ async def main() -> None:
     parser.add_argument("--instances", default="1,2", help="how many, in turn (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of measuring, each time")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--share", type=float, default=0.0, help="of a core, for each rooms process; 0: no limit")
     arguments = parser.parse_args()
     counts = [int(each) for each in arguments.instances.split(",")]
     postgres, redis = PostgresServer(settings=("fsync=on",)), RedisServer()
@@ -160,7 +192,7 @@ async def main() -> None:
         found: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
         for _ in range(arguments.runs):
             for count in counts:
-                found[count].append(await measure(count, arguments.seconds, postgres, redis))
+                found[count].append(await measure(count, arguments.seconds, arguments.share, postgres, redis))
                 print({name: round(value, 1) for name, value in found[count][-1].items()}, flush=True)
     finally:
         redis.close()
