@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "parley.rooms.v1.RoomsAdminService": {"admin"},
     "parley.edge.v1.EdgeAdminService": {"admin"},
     "parley.metrics.v1.MetricsService": {"admin"},
+    "parley.metrics.v1.MessageTraceService": {"edge"},
     "opentelemetry.proto.collector.metrics.v1.MetricsService": SERVICES,
     "opentelemetry.proto.collector.trace.v1.TraceService": SERVICES,
     "opentelemetry.proto.collector.logs.v1.LogsService": SERVICES,
@@ -58,6 +59,7 @@ OWN = {
     "edge-1": {"parley.edge.v1.EdgeAdminService"},
     "metrics-1": {
         "parley.metrics.v1.MetricsService",
+        "parley.metrics.v1.MessageTraceService",
         "opentelemetry.proto.collector.metrics.v1.MetricsService",
         "opentelemetry.proto.collector.trace.v1.TraceService",
         "opentelemetry.proto.collector.logs.v1.LogsService",

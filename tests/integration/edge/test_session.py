@@ -64,6 +64,7 @@ async def test_what_the_server_is_is_said_to_hello(tmp_path: Path) -> None:
             "chunk_bytes": 65_536,
             "file_window_bytes": 1_048_576,
             "max_file_bytes": world.files.size_max,
+            "tracing": False,
         }
 
 
