@@ -56,8 +56,10 @@ def loaded() -> Iterator[Stack]:
 
 
 def last_line(stack: Stack) -> dict[str, float]:
-    lines = (stack.home / "logs" / "performance_stats.json").read_text().splitlines()
-    return dict(json.loads(lines[-1])["stats"])
+    """The newest line of the statistics file; before the first one is written, that nothing was sent."""
+    file = stack.home / "logs" / "performance_stats.json"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return dict(json.loads(lines[-1])["stats"]) if lines else {"messages_sent": 0}
 
 
 async def statistics(operator: Operator) -> dict[str, float]:
