@@ -114,6 +114,7 @@ class Feed:
         self._on_live = on_live
         self._spans = spans or NoSpans()
         self._stream: Stream | None = None
+        self._opening: asyncio.Future[None] | None = None
         self._heard_at = 0.0
         self.is_connected = False
 
@@ -126,6 +127,8 @@ class Feed:
         """End the stream, and begin another."""
         if self._stream is not None:
             self._stream.cancel()
+        if self._opening is not None:
+            self._opening.cancel()  # gRPC lets a first write wait for ever whose call is cancelled before it began
 
     async def run(self) -> None:
         """Keep a stream open until cancelled."""
@@ -148,7 +151,8 @@ class Feed:
         stream = self._stream = self._open_stream()
         writer: asyncio.Task[None] | None = None
         try:
-            await stream.write(self._hello())
+            self._opening = asyncio.ensure_future(stream.write(self._hello()))
+            await self._opening
             self._publisher.connected()  # only now: what is given to a stream that never was counts as written
             self._bell.set()
             writer = asyncio.create_task(self._write(stream), name="feed writer")
