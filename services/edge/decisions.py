@@ -71,6 +71,7 @@ class Text(msgspec.Struct, gc=False):
     number: int = 0
     size: int = 0
     is_written: bool = False
+    is_rewritten: bool = False  # a stream that it was written to before was lost without an answer
     # Where the client says how its texts follow each other.
     run: Run | None = None
     place: int = 0

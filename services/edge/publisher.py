@@ -31,6 +31,9 @@ _MESSAGES: Final = {
     ErrorCode.UNAVAILABLE: "the message could not be stored; try again",
     ErrorCode.UNKNOWN_OUTCOME: "it is not known whether the message was stored; send it again with the same key",
 }
+# Rooms did not get to see whether the text had come to it before, by a stream that was lost. Its other refusals are
+# given after a look at what is stored.
+_SAY_NOTHING_OF_EARLIER: Final = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.INTERNAL})
 _INTERNAL: Final = "something went wrong on the server"
 
 _BYTES_PER_CHAR_MAX: Final = 4
@@ -173,6 +176,7 @@ class Publisher:
         texts, self._unwritten = self._unwritten, []
         prefix = self._key_prefix
         for text in texts:
+            text.is_rewritten = text.is_written
             text.is_written = True
         self._batch_ends.append(texts[-1].number)
         columns = request.publishes
@@ -210,6 +214,8 @@ class Publisher:
             self._bytes -= text.size
             if result.error_code:
                 code = _code(result.error_code)
+                if text.is_rewritten and code in _SAY_NOTHING_OF_EARLIER:
+                    code = ErrorCode.UNKNOWN_OUTCOME
                 self._spans.refused(text, code)
                 text.refuse(code, refusal_text(code), result.retry_after_s or None, now)
                 continue

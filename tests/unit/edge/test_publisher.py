@@ -205,6 +205,46 @@ def test_what_was_written_once_stays_written_though_its_second_stream_took_nothi
     assert world.connection.refused == [("a", "unknown_outcome", None)]
 
 
+@pytest.mark.parametrize("code", ["unavailable", "overloaded", "internal"])
+def test_a_refusal_says_nothing_of_what_an_earlier_stream_did(code: str) -> None:
+    """Rooms may have stored it before that stream was lost, and cannot be asked now."""
+    world = World()
+    world.submit("a", key="k")
+    world.take()
+    world.publisher.disconnected()
+    world.publisher.connected()
+    assert texts(world.take()) == ["a"]
+    world.submit("b")
+    world.take()
+    refuse(world, 1, code)
+    refuse(world, 2, code)
+    assert [(text, told) for text, told, _ in world.connection.refused] == [("a", "unknown_outcome"), ("b", code)]
+
+
+def test_a_refusal_says_nothing_of_what_another_instance_did() -> None:
+    """A text that moved was written to the instance that was lost."""
+    lost, other = World(), World()
+    lost.submit("a", key="k")
+    lost.take()
+    moved = lost.publisher.withdraw(lambda _: True)
+    other.publisher.adopt(moved)
+    other.take()
+    refuse(other, 1, "unavailable")
+    assert [told for _, told, _ in lost.connection.refused] == ["unknown_outcome"]
+
+
+@pytest.mark.parametrize("code", ["not_a_member", "no_such_room", "conflict"])
+def test_a_refusal_after_a_look_at_what_is_stored_stands(code: str) -> None:
+    world = World()
+    world.submit("a", key="k")
+    world.take()
+    world.publisher.disconnected()
+    world.publisher.connected()
+    world.take()
+    refuse(world, 1, code)
+    assert [told for _, told, _ in world.connection.refused] == [code]
+
+
 def test_what_is_given_up_makes_way_for_the_next_batch() -> None:
     world = World(batches_max=1)
     world.submit("a")
