@@ -144,7 +144,10 @@ def _as_user(directory: Path) -> dict[str, Any]:
 
 def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in tasks.read_text().split()]
+    try:
+        return [int(child) for child in tasks.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended already, and is a zombie without children
+        return []
 
 
 @pytest.fixture(scope="session")
