@@ -189,8 +189,11 @@ class Person:
         if is_new:  # a join whose answer was lost
             log.write(e.JoinOk, user=self.name, room=seat.room, seq=last_seq)
             seat.standing = Standing.IN
-        if is_new or epoch != seat.epoch:
+        if is_new:
             seat.begin(epoch, last_seq)
+        elif epoch != seat.epoch:
+            # Another life of the log: what others have sent in it before this login is to be read, from the join on.
+            seat.begin(epoch, min(seat.floor, last_seq))
         asked = positions.get(seat.room)
         if asked is not None and "recovered" in room:
             log.write(
