@@ -24,6 +24,7 @@ from services.edge.connection import Connection
 from services.edge.decisions import User
 from services.edge.edge import Edge
 from services.edge.ports import Room
+from services.edge.publisher import Publisher
 from tests.helpers import columns
 from tests.helpers.edge_world import FakeAuth, FakeRooms, edge_config
 
@@ -58,13 +59,17 @@ class Workload:
             auth=FakeAuth(),
             rooms=FakeRooms(),
             files=cast("Any", None),
-            open_stream=cast("Any", None),
+            traces=cast("Any", None),
+            open_stream=cast("Any", lambda _: None),
             context=cast("Any", None),
             counters=Counters(),
             clock=SystemClock(),
             boot_id="0123456789abcdef",
         )
         core = self.edge._core
+        assert isinstance(core.publisher, Publisher)  # one rooms instance has one
+        self.publisher = core.publisher
+        (self.feed,) = self.edge._feeds._feeds.values()
         core.flusher._call_soon = core.pump._call_soon = self.turns.append
         self.seqs: dict[str, int] = {}
         self.inputs: list[tuple[Connection, bytes]] = []
@@ -74,7 +79,7 @@ class Workload:
             if members <= 20 or number % members == 0:
                 text = frame(type="text_message", id=number, room_id=room_id, data={"text": TEXT})
                 self.inputs.append((connection, text * texts))
-        core.publisher.connected()
+        self.publisher.connected()
         self._run_turns()
 
     def _member(self, number: int, room_id: str) -> Connection:
@@ -106,12 +111,12 @@ class Workload:
         self._run_turns()
         queued = time.perf_counter()
         request = feed_pb2.AttachRequest()
-        self.edge._core.publisher.fill(request)
+        self.publisher.fill(request)
         request.SerializeToString()
         sent = time.perf_counter()
         response = self._stored(request).SerializeToString()
         answered = time.perf_counter()
-        self.edge._feed._process(feed_pb2.AttachResponse.FromString(response))
+        self.feed._process(feed_pb2.AttachResponse.FromString(response))
         self._run_turns()
         ended = time.perf_counter()
         scale = 1e6 / len(request.publishes.numbers)
@@ -133,11 +138,11 @@ class Workload:
         return response
 
 
-async def main() -> None:
+async def main(rounds: int = ROUNDS) -> None:
     print("rooms x members, texts a turn:   in    batch     out     sum  (us a message)   us a delivery")
     for rooms, members, texts in WORKLOADS:
         workload = Workload(rooms, members, texts)
-        best = [min(step) for step in zip(*(workload.round() for _ in range(ROUNDS)), strict=True)]
+        best = [min(step) for step in zip(*(workload.round() for _ in range(rounds)), strict=True)]
         shown = "".join(f"{value:8.2f}" for value in (*best, sum(best)))
         print(f"{rooms:5} x {members:3}, {texts:3}          {shown}{sum(best) / members:24.3f}")
 

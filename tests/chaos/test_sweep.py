@@ -8,11 +8,15 @@ import pytest
 
 from tests.chaos.shim import control
 from tests.chaos.sweep import Sweep, SweepError, summary
+from tests.helpers.servers import find_program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(not control.is_available(), reason="cc is not installed")
+
+@pytest.fixture(autouse=True)
+def _compiler() -> None:
+    find_program("cc")
 
 
 @pytest.mark.timeout(240)  # each death is a process that starts

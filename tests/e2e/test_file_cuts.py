@@ -1,4 +1,4 @@
-"""A file of 64 MB through ten cuts; `python tests/file_cuts_test.py` does the same with 1 GB and fifty, and measures."""
+"""A file of 64 MB through ten cuts. `python tests/file_cuts_test.py` measures what 1 GB and fifty cuts cost."""
 
 from __future__ import annotations
 
