@@ -1,0 +1,1 @@
+"""What a stack withstands, measured: `python -m tests.security.hardening`."""

@@ -1,0 +1,52 @@
+"""The fuzzer: the same frames from the same seed, nothing found in the wire, and a planted fault found."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from services.common.wire.frames import FrameDecoder
+from tests.security import fuzz
+from tests.security.fuzz import Fault, Generator, fuzz_wire
+
+
+def test_a_run_is_its_seed() -> None:
+    one, two, other = (Generator(seed) for seed in (7, 7, 8))
+    frames = [one.frame() for _ in range(200)]
+    assert frames == [two.frame() for _ in range(200)]
+    assert frames != [other.frame() for _ in range(200)]
+
+
+def test_pieces_are_the_whole() -> None:
+    made, data = Generator(1), bytes(range(256)) * 50
+    assert b"".join(made.cut(data)) == data
+
+
+def test_frames_reach_every_kind_of_outcome_and_nothing_is_found() -> None:
+    outcomes = fuzz_wire(20_000, seed=11)
+    assert {"text", "Heartbeat", "History", "refused: bad_json", "refused: bad_request"} <= outcomes.keys()
+    assert {"refused: unknown_type", "refused: too_large", "stream ended: bad_frame"} <= outcomes.keys()
+
+
+def test_an_exception_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> Any:
+        raise KeyError("planted")
+
+    monkeypatch.setattr(fuzz, "parse_request", fail)
+    with pytest.raises(Fault, match="seed 3: KeyError: 'planted'"):
+        fuzz_wire(2_000, seed=3)
+
+
+def test_slowness_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    with pytest.raises(Fault, match="seed 3: took"):
+        fuzz_wire(2_000, seed=3)
+
+
+def test_a_decoder_that_holds_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FrameDecoder, "held_bytes", property(lambda _: 10**9))
+    with pytest.raises(Fault, match="the decoder holds"):
+        fuzz_wire(2_000, seed=3)
