@@ -132,7 +132,8 @@ class Accounts:
         _refuse_to_wait(await self._throttle.admit_registration(place), "too many new accounts from this address")
         if await self._store.is_taken(name):
             raise _taken()
-        password_hash = await self._pool.run(HashJob(lambda: self._scheme.hash(password), deadline=deadline))
+        job = HashJob(lambda: self._scheme.hash(password), deadline=deadline, source=place)
+        password_hash = await self._pool.run(job)
         account = Account(
             user_id=new_user_id(),
             username=name.text,
@@ -163,7 +164,7 @@ class Accounts:
         try:
             account = None if name is None else await self._store.find_account(name)
             stored = account.password_hash if account is not None else None
-            job = HashJob(lambda: self._scheme.verify(password, stored), deadline=deadline)
+            job = HashJob(lambda: self._scheme.verify(password, stored), deadline=deadline, source=attempt.address)
             is_right = await self._pool.run(job)
             outcome = Outcome.FAILED
             if account is None or not is_right or account.disabled:

@@ -33,11 +33,15 @@ _SIGN_INS: Final = frozenset({Register, Authenticate})
 
 _FILES: Final = frozenset({FileOffer, FileGet, FileList, FileCancel, FileTransfer})
 
-_PARTS: Final = {"sign_ins": 4, "commands": 2, "pages": 4, "files": 4}
-"""The pools' parts of the concurrency: a quarter each for logins, pages and files, half for commands."""
+_PARTS: Final = {"sign_ins": 8.0, "commands": 0.5, "pages": 0.25, "files": 0.25}
+"""The pools' parts of the concurrency: half for commands, a quarter each for pages and files. A login costs the edge
+nothing while it waits for the password checkers; whose turn it is there, and who is refused, auth decides, fairly
+between addresses and over all edges. So the edge holds none back unless there are more than auth lets wait."""
 
+_SIGN_INS_MAX: Final = 512
+"""Twice what auth lets wait, half of the streams that a connection carries."""
 
-CONCURRENCY_MIN: Final = max(_PARTS.values())
+CONCURRENCY_MIN: Final = 4
 CONCURRENCY_MAX: Final = 1_000
 """About as many calls as one HTTP/2 connection to rooms carries."""
 
@@ -68,7 +72,7 @@ class _Pool:
 
     __slots__ = ("concurrency", "part", "running", "scheduler")
 
-    def __init__(self, classes: Mapping[QosClass, ClassSettings], part: int) -> None:
+    def __init__(self, classes: Mapping[QosClass, ClassSettings], part: float) -> None:
         self.scheduler = Scheduler(classes)
         self.part = part
         self.concurrency = 1
@@ -196,7 +200,7 @@ class Pump:
             raise ValueError(f"concurrency: must be {CONCURRENCY_MIN} to {CONCURRENCY_MAX}, not {concurrency}")
         self.concurrency = concurrency
         for pool in self._pools.values():
-            pool.concurrency = concurrency // pool.part
+            pool.concurrency = min(int(concurrency * pool.part), max(_SIGN_INS_MAX, concurrency))
 
     def _pool(self, command: Command) -> _Pool:
         if type(command.request) in _SIGN_INS:

@@ -152,3 +152,40 @@ async def test_closing_refuses_what_waits_and_what_comes(pool: HashPool, gate: G
     with pytest.raises(ParleyError) as caught:
         await pool.run(HashJob(lambda: 1, deadline=LATER))
     assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+async def test_a_storm_from_somewhere_keeps_nobody_from_elsewhere_waiting(clock: FakeClock, gate: Gate) -> None:
+    pool = HashPool(workers=1, queue_max=10, clock=clock)
+    order: list[str] = []
+
+    def job(name: str, source: bytes) -> HashJob[None]:
+        return HashJob(lambda: order.append(name), deadline=LATER, source=source)
+
+    _, running = await start(pool, gate)
+    await gate.wait_started()
+    storm = [asyncio.create_task(pool.run(job(f"storm {n}", b"storm"))) for n in range(15)]
+    await asyncio.sleep(0)
+    good = asyncio.create_task(pool.run(job("good", b"home")))
+    gate.open.set()
+    await asyncio.gather(running, good)
+    results = await asyncio.gather(*storm, return_exceptions=True)
+    pool.close()
+    assert order[:2] == ["storm 0", "good"]
+    refused = [n for n, result in enumerate(results) if isinstance(result, ParleyError)]
+    assert refused == [9, 10, 11, 12, 13, 14]  # the last of the storm gave way when the queue was full
+    assert {result.code for result in results if isinstance(result, ParleyError)} == {ErrorCode.RATE_LIMITED}
+
+
+async def test_who_comes_from_elsewhere_is_not_refused_for_the_length_of_the_queue(
+    clock: FakeClock, gate: Gate
+) -> None:
+    pool = HashPool(workers=1, queue_max=100, clock=clock)
+    pool._cost_s = 1.0
+    _, running = await start(pool, gate)
+    storm = [asyncio.create_task(pool.run(HashJob(gate.work, deadline=LATER, source=b"storm"))) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert pool.expected_s(b"storm") == 52
+    assert pool.expected_s(b"home") == 3
+    gate.open.set()
+    await asyncio.gather(running, *storm)
+    pool.close()

@@ -137,15 +137,21 @@ def test_logins_pages_and_commands_have_bounds_of_their_own() -> None:
         world.command(LOGIN, QosClass.CRITICAL, connection=number)
         world.command(History("room"), QosClass.LOW, connection=number)
     world.turn()
-    assert sorted(world.started) == ["auth_request"] * 2 + ["history"] * 2
+    assert sorted(world.started) == ["auth_request"] * 9 + ["history"] * 2  # whose turn it is, auth decides
     for number in range(9):
         world.command(JOIN, connection=number)
     world.turn()
     assert world.started.count("join_room") == 4
-    assert world.pump.running == 8
+    assert world.pump.running == 15
+    for number in range(9, 80):
+        world.command(LOGIN, QosClass.CRITICAL, connection=number)
+        if number % 20 == 0:
+            world.turn()
+    world.turn()
+    assert world.started.count("auth_request") == 64  # eight times the concurrency, and no more
     world.end_all()
     world.turn()
-    assert sorted(world.started) == ["auth_request"] * 2 + ["history"] * 2 + ["join_room"] * 4
+    assert sorted(world.started) == ["auth_request"] * 16 + ["history"] * 2 + ["join_room"] * 4
 
 
 def test_a_full_share_refuses_with_a_time() -> None:
