@@ -97,9 +97,6 @@ def test_no_alarm_in_many_clean_runs(defect: Defect) -> None:
 
 @pytest.mark.parametrize("pipe", ["", "ann/r1"])
 def test_what_is_put_into_a_pipe_keeps_its_order_through_refusals(pipe: str) -> None:
-    def about(key: str, req: int) -> dict[str, Any]:
-        return {"c": "ann", "conn": "ann#1", "room": "r1", "key": key, "h": key, "req": req}
-
     history: list[e.AnyEvent] = [
         e.Invoke(t=1.0, pipe=pipe, **about("k1", 1)),
         e.Invoke(t=1.1, pipe=pipe, **about("k2", 2)),
@@ -109,6 +106,36 @@ def test_what_is_put_into_a_pipe_keeps_its_order_through_refusals(pipe: str) -> 
         e.Ok(t=1.5, epoch="e1", seq=2, **about("k1", 3)),
     ]
     assert set(check(history).found) == ({"I9"} if pipe else set())
+
+
+def about(key: str, req: int) -> dict[str, Any]:
+    return {"c": "ann", "conn": "ann#1", "room": "r1", "key": key, "h": key, "req": req}
+
+
+@pytest.mark.parametrize("told_at", [1.3, 2.5, None])
+def test_what_was_told_to_be_unknown_may_come_after_what_is_sent_from_then_on(told_at: float | None) -> None:
+    history: list[e.AnyEvent] = [
+        e.Invoke(t=1.0, **about("k1", 1)),
+        e.Invoke(t=1.1, **about("k2", 2)),
+        e.Ok(t=1.2, epoch="e1", seq=1, **about("k2", 2)),
+        e.Invoke(t=2.0, **about("k3", 3)),
+        e.Ok(t=2.1, epoch="e1", seq=2, **about("k3", 3)),
+        *([e.Info(t=told_at, why="unknown_outcome", **about("k1", 1))] if told_at else []),
+        e.Audit(t=3.0, source="s", room="r1", epoch="e1", entries=[(3, "k1", "k1", "ann")]),
+    ]
+    found = [one for one in check(history).violations if one.invariant == "I9"]
+    # k2 was sent when nobody knew that k1 would be late; k3 was so too, unless that had been told by then.
+    assert len(found) == (1 if told_at == 1.3 else 2)
+
+
+def test_what_is_acknowledged_after_the_end_may_not_have_been_in_the_logs_that_were_read() -> None:
+    def history(ended_at: float) -> list[e.AnyEvent]:
+        ok = e.Ok(t=2.0, epoch="e1", seq=1, **about("k1", 1))
+        audit = e.Audit(t=4.0, source="s", room="r1", epoch="e1", entries=[])
+        return [e.Invoke(t=1.0, **about("k1", 1)), *sorted((ok, e.End(t=ended_at)), key=lambda one: one.t), audit]
+
+    assert "I1" in check(history(3.0)).found
+    assert "I1" not in check(history(1.5)).found
 
 
 @given(st.integers(min_value=10_000), st.integers(min_value=0, max_value=600))

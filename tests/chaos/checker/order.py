@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.chaos.checker.violation import Violation
-from tests.chaos.events import Audit, Deliver, Fail, Invoke, Ok
+from tests.chaos.events import Audit, Deliver, Fail, Info, Invoke, Ok
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ class Sent:
     before: dict[str, Ok]  # by epoch: the acknowledgement with the highest seq
     attempts: list[Invoke] = field(default_factory=list)
     refused: set[tuple[str, int]] = field(default_factory=set)  # (conn, req)
+    unknown: dict[tuple[str, int], float] = field(default_factory=dict)  # (conn, req): when that was told
     storing: Invoke | None = None  # the attempt that is known to have stored it
     seq: int = 0
     epoch: str = ""
@@ -53,6 +54,10 @@ class Order:
             sent = self._sent.get((event.c, event.room, event.key))
             if sent is not None:
                 sent.refused.add((event.conn, event.req))
+        elif isinstance(event, Info):
+            sent = self._sent.get((event.c, event.room, event.key))
+            if sent is not None:
+                sent.unknown[event.conn, event.req] = event.t
         elif isinstance(event, Ok):
             yield from self._placed((event.c, event.room, event.key), event.epoch, event.seq)
             self._acknowledged(event)
@@ -85,19 +90,36 @@ class Order:
 
     def end(self) -> Iterator[Violation]:
         """Compares the texts of each connection and room in the order in which they were sent."""
-        streams: dict[tuple[str, str], list[tuple[Invoke, Sent]]] = {}
+        streams: dict[tuple[str, str, str], list[tuple[Invoke, Sent]]] = {}
         for sent in self._sent.values():
             attempt = sent.storing or _only(sent)
             if attempt is not None and sent.seq:
-                streams.setdefault((attempt.conn, attempt.room), []).append((attempt, sent))
+                streams.setdefault((attempt.conn, attempt.room, sent.epoch), []).append((attempt, sent))
         for stream in streams.values():
             stream.sort(key=lambda pair: pair[0].req)
-            for (first, one), (second, other) in itertools.pairwise(stream):
-                if one.epoch == other.epoch and one.seq > other.seq:
-                    what = f"sent one after the other, stored as {one.seq} and {other.seq}"
-                    yield Violation("I9", what, (first, second))
+            yield from _on_connection(stream)
         for name, pipe in self._pipes.items():
             yield from _in_pipe(name, [sent for sent in pipe if sent.is_acknowledged])
+
+
+def _on_connection(stream: list[tuple[Invoke, Sent]]) -> Iterator[Violation]:
+    """What was sent before, and was not told to be unknown before this one was sent, has a lower seq.
+
+    Who is told that nobody knows must expect it at any time from then on: it may be on its way in what is left of a
+    rooms process, behind which the others already go another way.
+    """
+    highest: tuple[Invoke, Sent] | None = None
+    unsure: list[tuple[float, Invoke, Sent]] = []
+    for attempt, sent in stream:
+        earlier = [(first, one) for told_at, first, one in unsure if told_at > attempt.t]
+        first, one = max((*earlier, *filter(None, (highest,))), key=lambda pair: pair[1].seq, default=(attempt, sent))
+        if one.seq > sent.seq:
+            yield Violation("I9", f"sent one after the other, stored as {one.seq} and {sent.seq}", (first, attempt))
+        told_at = sent.unknown.get((attempt.conn, attempt.req))
+        if told_at is not None:
+            unsure.append((told_at, attempt, sent))
+        elif highest is None or sent.seq > highest[1].seq:
+            highest = attempt, sent
 
 
 def _in_pipe(name: str, pipe: list[Sent]) -> Iterator[Violation]:

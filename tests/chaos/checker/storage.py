@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.chaos.checker.violation import Violation
-from tests.chaos.events import Audit, Deliver, Fail, Info, Invoke, Ok, Restored
+from tests.chaos.events import Audit, Deliver, End, Fail, Info, Invoke, Ok, Restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,7 @@ class Storage:
         self._shown: dict[tuple[str, str, str, str], Event] = {}  # sends of which an attempt was refused
         self._logs: dict[tuple[str, str], Log] = {}  # (room, source)
         self._restores: list[Restored] = []
+        self._ended_at = math.inf
 
     def see(self, event: AnyEvent) -> Iterator[Violation]:
         """Looks at what is invoked, answered, delivered and audited."""
@@ -64,6 +66,8 @@ class Storage:
             yield from self._audited(event)
         elif isinstance(event, Restored):
             self._restores.append(event)
+        elif isinstance(event, End):
+            self._ended_at = event.t
         elif isinstance(event, Info):
             pass  # the attempt stays open for ever
 
@@ -102,7 +106,8 @@ class Storage:
                 yield Violation("I3", what, (send.failure, event))
         by_room: dict[str, list[Ok]] = {}
         for ok in self._acks.values():
-            by_room.setdefault(ok.room, []).append(ok)
+            if ok.t <= self._ended_at:  # what came later may not have been there yet when the logs were read (I12)
+                by_room.setdefault(ok.room, []).append(ok)
         for (room, source), log in self._logs.items():
             for ok in sorted(by_room.get(room, ()), key=lambda ok: ok.seq):
                 if not self._may_be_gone(ok, log) and log.contents.get(ok.seq) != (ok.c, ok.h):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 PAUSE_S = 0.5
 RETRY_S = 0.5
+WAITING_MAX = 60
+"""Texts; whoever writes on without a connection must have them acknowledged in time (I12), at the 20 a second that an
+edge takes of each."""
 
 
 class DoorConnector:
@@ -65,7 +68,7 @@ class LibraryPerson:
         await self._arrive()
         while not self.is_stopping:
             seat = self.dice.choice(list(self.seats.values()))
-            if self.board.is_talking and seat.standing is Standing.IN:
+            if self.board.is_talking and seat.standing is Standing.IN and len(self._posted) < WAITING_MAX:
                 for _ in range(self.dice.randint(1, 4)):
                     self._post(self._mailbox.compose(seat.room))
             await asyncio.sleep(self.dice.expovariate(1 / PAUSE_S))
