@@ -51,17 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    from deploy.local import options
+    from deploy.local import certs, options
 
     up = commands.add_parser("up", help="run the whole stack on this machine, in the foreground")
     options.add_arguments(up)
     up.set_defaults(run=_up)
 
-    certs = commands.add_parser("certs", help="make an operator's identity")
-    certs.add_argument("--home", type=Path, default=Path(), metavar="DIR", help="the stack's home (default: .)")
-    certs.add_argument("kind", choices=["admin"], help="what it is for")
-    certs.add_argument("name", metavar="NAME", help="the operator")
-    certs.set_defaults(run=_certs)
+    certs_parser = commands.add_parser("certs", help="make, show and renew certificates")
+    certs.add_arguments(certs_parser)
+    certs_parser.set_defaults(run=certs.run)
 
     backup = commands.add_parser("backup", help="copy everything that people have, while the stack runs or not")
     restore = commands.add_parser("restore", help="put a backup in the place of a stack that is down")
@@ -103,19 +101,6 @@ def _restore(parsed: argparse.Namespace) -> int:
     from deploy.backup import command
 
     return command.run_restore(parsed)
-
-
-def _certs(parsed: argparse.Namespace) -> int:
-    from deploy.local import certificates
-    from deploy.local.layout import Layout
-
-    try:
-        made = certificates.make_admin(Layout(parsed.home.resolve()).certificates, parsed.name)
-    except (ValueError, OSError) as error:
-        raise StartError(f"certs: {error}") from error
-    for path in made:
-        print(path)
-    return 0
 
 
 def _forward(command: str, arguments: list[str]) -> int:

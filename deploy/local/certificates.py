@@ -4,6 +4,8 @@ Clients trust one authority, services another, so that nothing that a client-fac
 a client may ever be given, counts as a service. Everything is made on first use and kept while it is good; a leaf is
 made anew before it expires. Files appear whole or not at all, and a certificate that does not match its key (a crash
 came between the two) is made again.
+
+The file of an authority may hold several of them: everybody trusts all, and the one whose key is beside it signs.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from services.common.identity import ADMIN, SERVICES, Identity, is_admin_name
 from services.common.rpc_client import internal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 CA_LIFE: Final = timedelta(days=3_650)  # replacing it means telling every client; nobody should have to
 LEAF_LIFE: Final = timedelta(days=365)
@@ -54,14 +56,17 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class _Authority:
+class Authority:
+    """The one that signs, and the file in which others trust it. `others` are trusted too, for a while."""
+
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
     path: Path
+    others: tuple[x509.Certificate, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Leaf:
+class Leaf:
     """What a certificate says."""
 
     common_name: str
@@ -76,10 +81,10 @@ def ensure_stack(directory: Path, *, hosts: tuple[str, ...] = (), now: datetime 
     host that cannot stand in a certificate and for an authority that has lost its key.
     """
     now = now or datetime.now(UTC)
-    server = _Leaf("Parley", _server_names(hosts), (_SERVER,))
-    with _locked(directory):
-        client_ca = _ensure_authority(directory, "client", now)
-        grpc_ca = _ensure_authority(directory, "grpc", now)
+    server = Leaf("Parley", _server_names(hosts), (_SERVER,))
+    with locked(directory):
+        client_ca = ensure_authority(directory, "client", now)
+        grpc_ca = ensure_authority(directory, "grpc", now)
         services = {name: _ensure_leaf(directory, name, _service_leaf(name), grpc_ca, now) for name in sorted(SERVICES)}
         server_certificate, server_key = _ensure_leaf(directory, "server", server, client_ca, now)
     return Paths(
@@ -99,9 +104,9 @@ def make_admin(directory: Path, name: str, *, now: datetime | None = None) -> tu
         )
     now = now or datetime.now(UTC)
     identity = Identity(ADMIN, name)
-    leaf = _Leaf(str(identity), (x509.UniformResourceIdentifier(identity.uri),), (_CLIENT,))
-    with _locked(directory):
-        grpc_ca = _ensure_authority(directory, "grpc", now)
+    leaf = Leaf(str(identity), (x509.UniformResourceIdentifier(identity.uri),), (_CLIENT,))
+    with locked(directory):
+        grpc_ca = ensure_authority(directory, "grpc", now)
         return _ensure_leaf(directory, f"admin-{name}", leaf, grpc_ca, now)
 
 
@@ -113,15 +118,15 @@ def ensure_storage(
     It is their own, so that no key of theirs counts as a service or as an edge. Raises OSError, ValueError.
     """
     now = now or datetime.now(UTC)
-    with _locked(directory):
-        authority = _ensure_authority(directory, "storage", now)
-        leaves = {name: _Leaf(name, tuple(_host_names(name)), (_SERVER,)) for name in names}
+    with locked(directory):
+        authority = ensure_authority(directory, "storage", now)
+        leaves = {name: Leaf(name, tuple(_host_names(name)), (_SERVER,)) for name in names}
         return authority.path, {
             name: _ensure_leaf(directory, f"storage-{name}", leaf, authority, now) for name, leaf in leaves.items()
         }
 
 
-def _service_leaf(service: str) -> _Leaf:
+def _service_leaf(service: str) -> Leaf:
     identity = Identity(service)
     names = (
         x509.UniformResourceIdentifier(identity.uri),
@@ -129,7 +134,7 @@ def _service_leaf(service: str) -> _Leaf:
         x509.DNSName(internal_name(service)),
         *(x509.IPAddress(ipaddress.ip_address(address)) for address in _LOOPBACK),
     )
-    return _Leaf(str(identity), names, (_CLIENT, _SERVER))
+    return Leaf(str(identity), names, (_CLIENT, _SERVER))
 
 
 def _server_names(hosts: tuple[str, ...]) -> tuple[x509.GeneralName, ...]:
@@ -161,14 +166,27 @@ def _dns_name(host: str) -> str:
     return name
 
 
-def _ensure_authority(directory: Path, name: str, now: datetime) -> _Authority:
-    path, key_path = directory / f"{name}-ca-cert.pem", directory / f"{name}-ca-key.pem"
-    found = _read_pair(path, key_path)
-    if found is not None and _is_fresh(found[0], now):
-        return _Authority(*found, path)
-    if found is None and path.exists() and _is_fresh(x509.load_pem_x509_certificate(path.read_bytes()), now):
+def ensure_authority(directory: Path, name: str, now: datetime) -> Authority:
+    """The authority `name` ("client" or "grpc"), made where there is none yet. Raises OSError, ValueError."""
+    path, key_path = authority_paths(directory, name)
+    found = _read_authority(path, key_path)
+    if found is not None and is_fresh(found.certificate, now):
+        return found
+    if found is None and path.exists() and is_fresh(read_certificates(path)[0], now):
         # No crash of ours leaves this behind, and a new authority would be a stranger to every client.
         raise ValueError(f"{key_path} is not the key of {path}: put it back, or remove both for a new authority")
+    certificate, key = make_authority(name, now)
+    write_pair(path, key_path, [certificate], key)
+    return Authority(certificate, key, path)
+
+
+def authority_paths(directory: Path, name: str) -> tuple[Path, Path]:
+    """Where an authority's certificates are, and its key."""
+    return directory / f"{name}-ca-cert.pem", directory / f"{name}-ca-key.pem"
+
+
+def make_authority(name: str, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A new authority, not written anywhere yet."""
     key = ec.generate_private_key(ec.SECP256R1())
     # The random part tells authorities of different installations apart, and this one from its successor.
     title = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Parley {name} CA {secrets.token_hex(4)}")])
@@ -189,20 +207,20 @@ def _ensure_authority(directory: Path, name: str, now: datetime) -> _Authority:
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write_pair(path, key_path, certificate, key)
-    return _Authority(certificate, key, path)
+    return certificate, key
 
 
-def _ensure_leaf(directory: Path, name: str, leaf: _Leaf, authority: _Authority, now: datetime) -> tuple[Path, Path]:
+def _ensure_leaf(directory: Path, name: str, leaf: Leaf, authority: Authority, now: datetime) -> tuple[Path, Path]:
     path, key_path = directory / f"{name}-cert.pem", directory / f"{name}-key.pem"
-    found = _read_pair(path, key_path)
+    found = read_pair(path, key_path)
     if found is None or not _is_good(found[0], leaf, authority, now):
         key = ec.generate_private_key(ec.SECP256R1())
-        _write_pair(path, key_path, _sign_leaf(leaf, key, authority, now), key)
+        write_pair(path, key_path, [sign_leaf(leaf, key, authority, now)], key)
     return path, key_path
 
 
-def _sign_leaf(leaf: _Leaf, key: ec.EllipticCurvePrivateKey, authority: _Authority, now: datetime) -> x509.Certificate:
+def sign_leaf(leaf: Leaf, key: ec.EllipticCurvePrivateKey, authority: Authority, now: datetime) -> x509.Certificate:
+    """A certificate that says this, and fits the key."""
     title = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name)])
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     usage = x509.KeyUsage(
@@ -242,7 +260,7 @@ def _builder(
     )
 
 
-def _is_good(certificate: x509.Certificate, leaf: _Leaf, authority: _Authority, now: datetime) -> bool:
+def _is_good(certificate: x509.Certificate, leaf: Leaf, authority: Authority, now: datetime) -> bool:
     """Whether a certificate still says what it should; names that are no longer asked for do no harm."""
     try:
         certificate.verify_directly_issued_by(authority.certificate)
@@ -250,32 +268,59 @@ def _is_good(certificate: x509.Certificate, leaf: _Leaf, authority: _Authority, 
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    return _is_fresh(certificate, now) and set(leaf.names) <= set(names) and set(leaf.usages) == set(usages)
+    return is_fresh(certificate, now) and set(leaf.names) <= set(names) and set(leaf.usages) == set(usages)
 
 
-def _is_fresh(certificate: x509.Certificate, now: datetime) -> bool:
+def is_fresh(certificate: x509.Certificate, now: datetime) -> bool:
+    """Whether it is valid, and not about to end."""
     return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc - RENEW_BEFORE
 
 
-def _read_pair(path: Path, key_path: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, at least one. Raises OSError, ValueError."""
+    return x509.load_pem_x509_certificates(path.read_bytes())
+
+
+def read_pair(path: Path, key_path: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
     """The certificate and its key; None where one is missing, broken, or not the other's."""
+    found = _read_authority(path, key_path)
+    return None if found is None else (found.certificate, found.key)
+
+
+def _read_authority(path: Path, key_path: Path) -> Authority | None:
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificates = read_certificates(path)
         key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != key.public_key():
+    own = [each for each in certificates if each.public_key() == key.public_key()]
+    if not own or not isinstance(key, ec.EllipticCurvePrivateKey):
         return None
-    return certificate, key
+    return Authority(own[0], key, path, tuple(each for each in certificates if each is not own[0]))
 
 
-def _write_pair(path: Path, key_path: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+def write_pair(
+    path: Path, key_path: Path, certificates: Sequence[x509.Certificate], key: ec.EllipticCurvePrivateKey
+) -> None:
+    """Replaces certificates and key, each whole or not at all. A crash in between leaves a pair that does not fit."""
     pem = serialization.Encoding.PEM
     key_bytes = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     new_key = _write_temporary(key_path, key_bytes, 0o600)
-    new_certificate = _write_temporary(path, certificate.public_bytes(pem), 0o644)
+    new_certificate = _write_temporary(path, b"".join(each.public_bytes(pem) for each in certificates), 0o644)
     new_key.replace(key_path)
     new_certificate.replace(path)
+    _sync_directory(path.parent)
+
+
+def write_certificates(path: Path, certificates: Sequence[x509.Certificate]) -> None:
+    """Replaces a file of certificates, whole or not at all."""
+    pem = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
+    replace_file(path, pem, 0o644)
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Replaces a file, whole or not at all; it is on the disk when this returns."""
+    _write_temporary(path, data, mode).replace(path)
     _sync_directory(path.parent)
 
 
@@ -299,7 +344,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Makes the directory, private, and keeps other processes from making certificates in it meanwhile."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)

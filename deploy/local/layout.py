@@ -58,6 +58,16 @@ class Layout:
         return self.certificates / "auth-pepper.key"
 
     @property
+    def assertion_key(self) -> Path:
+        """The key with which auth signs assertions of sessions."""
+        return self.certificates / "assertion-key.pem"
+
+    @property
+    def assertion_keys(self) -> Path:
+        """The public keys with which they are verified."""
+        return self.certificates / "assertion-keys.pem"
+
+    @property
     def lock_file(self) -> Path:
         """Held for as long as any process of the stack lives."""
         return self.run / "lock"

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local import certificates, configuration, journal, lock, plan, ports, stack_file
+from deploy.local import assertion_keys, certificates, configuration, journal, lock, plan, ports, stack_file
 from deploy.local.failures import StartError
 from deploy.local.layout import Layout
 from deploy.local.supervisor import Supervisor
@@ -28,6 +28,7 @@ OPEN_FILES = 65_536  # one per connection; the usual 1,024 would be what limits 
 # `timeout` and terminals send a signal to the process and to its group: that is one wish, not two.
 IMPATIENT_S = 1.0
 RESTART_SIGNAL = signal.SIGUSR1  # SIGHUP is what a terminal sends when it is closed
+RENEW_CHECK_S = 12 * 3_600.0  # certificates are made anew a month before they end
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -69,7 +70,7 @@ async def _run(options: Options, layout: Layout, home_lock: lock.HomeLock) -> No
     restart = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(RESTART_SIGNAL, restart.set)
     try:
-        await _until(stop, _serve(supervisor, options, say, restart))
+        await _until(stop, _serve(supervisor, options, layout, say, restart))
     finally:
         await supervisor.stop()
 
@@ -87,12 +88,15 @@ def _make_identities(options: Options, layout: Layout) -> certificates.Paths:
     try:
         paths = certificates.ensure_stack(layout.certificates, hosts=(options.host,))
         certificates.make_admin(layout.certificates, LOCAL_ADMIN)
+        assertion_keys.ensure(layout.certificates)
     except (OSError, ValueError) as error:
         raise StartError(f"certificates: {error}") from error
     return paths
 
 
-async def _serve(supervisor: Supervisor, options: Options, say: Callable[[str], None], restart: asyncio.Event) -> None:
+async def _serve(
+    supervisor: Supervisor, options: Options, layout: Layout, say: Callable[[str], None], restart: asyncio.Event
+) -> None:
     await supervisor.start()
     say("all processes serve")
     with contextlib.suppress(OSError):  # nobody reads it any more; the stack serves all the same
@@ -100,6 +104,7 @@ async def _serve(supervisor: Supervisor, options: Options, say: Callable[[str], 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.watch(), name="watch")
         tasks.create_task(_restart_when_asked(supervisor, say, restart), name="restarts")
+        tasks.create_task(_renew_when_due(options, layout, say), name="certificates")
 
 
 async def _restart_when_asked(supervisor: Supervisor, say: Callable[[str], None], asked: asyncio.Event) -> None:
@@ -108,6 +113,16 @@ async def _restart_when_asked(supervisor: Supervisor, say: Callable[[str], None]
         asked.clear()
         say("restarting all processes, one after the other")
         say("all processes are restarted" if await supervisor.restart() else "the restart is given up")
+
+
+async def _renew_when_due(options: Options, layout: Layout, say: Callable[[str], None]) -> None:
+    """A stack that runs for a year must not run into the end of its certificates; the services read new ones."""
+    while True:
+        await asyncio.sleep(RENEW_CHECK_S)
+        try:
+            await asyncio.to_thread(_make_identities, options, layout)
+        except StartError as error:
+            say(str(error))
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:

@@ -20,17 +20,19 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 
 from services.common import rpc_options
+from services.common.certificates import files_of
 from services.common.logs import get_logger
 from services.common.rpc_client import name_options
 from services.common.tls import channel_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from services.common.certificates import Certificates
     from services.common.config import ServiceConfig
 
 # On one network an export takes milliseconds. Well under telemetry's two seconds at the end of a process.
@@ -43,27 +45,24 @@ class OtlpClient:
 
     def __init__(self, endpoint: str, config: ServiceConfig) -> None:
         self._endpoint = endpoint
-        self._channel = grpc.secure_channel(
-            endpoint, channel_credentials(config), options=[*rpc_options.CHANNEL, *name_options("metrics")]
-        )
-        self._metrics = MetricsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
-        self._spans = TraceServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
-        self._logs = LogsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+        self._files = files_of(config)
+        self._renewing = threading.Lock()
+        self._open(self._files.current)
         self._is_reachable = True
         self._closing = threading.Event()
 
     def send_metrics(self, data: MetricsData, timeout_s: float) -> bool:
         """Sends metrics; returns whether they arrived."""
-        return self._call(self._metrics, encode_metrics(data), timeout_s) is not None
+        return self._call(lambda: self._metrics, encode_metrics(data), timeout_s) is not None
 
     def send_spans(self, spans: Sequence[ReadableSpan]) -> int:
         """Sends spans; returns how many were lost."""
-        response = self._call(self._spans, encode_spans(spans), EXPORT_TIMEOUT_S)
+        response = self._call(lambda: self._spans, encode_spans(spans), EXPORT_TIMEOUT_S)
         return len(spans) if response is None else int(response.partial_success.rejected_spans)
 
     def send_logs(self, records: Sequence[ReadableLogRecord]) -> int:
         """Sends log records; returns how many were lost."""
-        response = self._call(self._logs, encode_logs(records), EXPORT_TIMEOUT_S)
+        response = self._call(lambda: self._logs, encode_logs(records), EXPORT_TIMEOUT_S)
         return len(records) if response is None else int(response.partial_success.rejected_log_records)
 
     def close(self) -> None:
@@ -71,11 +70,32 @@ class OtlpClient:
         self._closing.set()
         self._channel.close()
 
-    def _call(self, export: Any, request: Any, timeout_s: float) -> Any:
+    def _open(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+        self._channel = grpc.secure_channel(
+            self._endpoint,
+            channel_credentials(certificates),
+            options=[*rpc_options.CHANNEL, *name_options("metrics")],
+        )
+        self._metrics = MetricsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+        self._spans = TraceServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+        self._logs = LogsServiceStub(self._channel).Export  # type: ignore[no-untyped-call]
+
+    def _use_renewed_certificates(self) -> None:
+        """A channel keeps those that it was opened with, so another one takes its place."""
+        with self._renewing:
+            certificates = self._files.refresh()
+            if certificates is not self._certificates:
+                old = self._channel
+                self._open(certificates)
+                old.close()
+
+    def _call(self, choose: Callable[[], Any], request: Any, timeout_s: float) -> Any:
         if self._closing.is_set():
             return None
+        self._use_renewed_certificates()
         try:
-            response = export(request, timeout=min(EXPORT_TIMEOUT_S, timeout_s))
+            response = choose()(request, timeout=min(EXPORT_TIMEOUT_S, timeout_s))
         except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed meanwhile
             if self._is_reachable and not self._closing.is_set():
                 self._is_reachable = False

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Final
 import grpc.aio
 
 from services.common import rpc_options
+from services.common.certificates import files_of
 from services.common.identity import SERVICES
 from services.common.interceptors import DEFAULT_DEADLINE_S, DeadlineInterceptor
+from services.common.renewing_channel import RenewingChannel
 from services.common.rpc_spans import client_spans
 from services.common.tls import channel_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from services.common.certificates import Certificates
     from services.common.config import ServiceConfig
     from services.common.vigil import Vigil
 
@@ -53,18 +56,23 @@ def open_channel(
 
     `idempotent_methods` ("parley.auth.v1.AuthService/Logout") are tried again when the server was not available.
     A `vigil`, which the caller keeps running, makes calls fail at once while the server does not answer.
-    Nothing is dialled before the first call. Close the channel; to use new certificates, open another.
+    Nothing is dialled before the first call. Renewed certificates are used as they come. Close the channel.
     """
-    return grpc.aio.secure_channel(
-        target,
-        channel_credentials(config),
-        options=[
-            *rpc_options.CHANNEL,
-            *name_options(server),
-            ("grpc.service_config", _service_config(idempotent_methods)),
-        ],
-        interceptors=[*client_spans(), *([vigil] if vigil else ()), DeadlineInterceptor(deadline_s)],
+    options = (
+        *rpc_options.CHANNEL,
+        *name_options(server),
+        ("grpc.service_config", _service_config(idempotent_methods)),
     )
+
+    def open_one(certificates: Certificates) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            target,
+            channel_credentials(certificates),
+            options=options,
+            interceptors=[*client_spans(), *([vigil] if vigil else ()), DeadlineInterceptor(deadline_s)],
+        )
+
+    return RenewingChannel(files_of(config), open_one)
 
 
 def name_options(server: str) -> rpc_options.Options:

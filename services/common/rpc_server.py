@@ -22,6 +22,8 @@ from services.common import rpc_options
 from services.common.admin_servicer import SERVICE as _PROCESS
 from services.common.admin_servicer import ProcessAdminServicer
 from services.common.audit import AuditInterceptor
+from services.common.certificates import files_of, watch
+from services.common.clock import SystemClock
 from services.common.config import split_host_port
 from services.common.identity import ADMIN, KINDS
 from services.common.interceptors import GuardInterceptor
@@ -98,6 +100,7 @@ class RpcServer:
         """Listens and serves; returns the port. Raises OSError or RuntimeError where that is not possible."""
         self.port = self.grpc.add_secure_port(self._config.listen, server_credentials(self._config))
         await self.grpc.start()
+        self._tasks.spawn(watch(files_of(self._config), SystemClock()), name="certificates")
         await self.set_serving(True)
         return self.port
 

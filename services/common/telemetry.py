@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from services.common import log_records, logs, tracing
+from services.common.certificates import files_of, report
 from services.common.config import split_host_port
 from services.common.counters import Counter, Counters, Family, Gauge, Histogram, Kind
 from services.common.export_queue import ExportQueue
@@ -67,6 +68,7 @@ class Telemetry:
         """Begins to export, and returns where Prometheus finds it ("host:port"). Raises OSError."""
         host, port = split_host_port(self._config.prometheus_listen)
         registry = prometheus_client.CollectorRegistry()
+        report(self.counters, files_of(self._config))
         registry.register(_PrometheusCollector(self.counters))
         self._web = prometheus_client.start_http_server(port, host, registry)
         port = self._web[0].server_port

@@ -17,11 +17,11 @@ from services.common.rpc_server import RpcServer
 from services.common.telemetry import Telemetry
 from services.edge.allocator import keep_large_blocks_apart, spare_the_old
 from services.edge.backends import GrpcAuth, GrpcRooms, GrpcTraces
+from services.edge.client_tls import ClientTls
 from services.edge.config import EdgeConfig
 from services.edge.edge import Edge
 from services.edge.files.backends import files_of
 from services.edge.files.routed import RoutedFiles
-from services.edge.listener import server_context
 from services.edge.routed_rooms import RoutedRooms
 from services.edge.routes import Routes
 from services.edge.upstreams import Upstreams
@@ -53,7 +53,7 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         files=RoutedFiles(files_of(upstreams.files, timeout_s=config.call_timeout_s), routes, SystemClock()),
         traces=GrpcTraces(upstreams.metrics, timeout_s=config.call_timeout_s),
         open_stream=lambda target: rooms[target].open_stream(),
-        context=_client_tls(config),
+        tls=_client_tls(config),
         counters=telemetry.counters,
         clock=SystemClock(),
         boot_id=boot_id,
@@ -88,10 +88,10 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         await telemetry.shutdown()
 
 
-def _client_tls(config: EdgeConfig) -> ssl.SSLContext:
+def _client_tls(config: EdgeConfig) -> ClientTls:
     try:
-        return server_context(config.client_certificate, config.client_key)
-    except (OSError, ssl.SSLError) as error:
+        return ClientTls(config.client_certificate, config.client_key)
+    except (OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError("client_certificate", f"cannot be used with client_key: {error}") from error
 
 

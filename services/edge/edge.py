@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
@@ -17,6 +16,7 @@ from services.common.tasks import TaskSet
 from services.common.wire import limits
 from services.edge.admission import Admission
 from services.edge.balancers import Balancers
+from services.edge.client_tls import ClientTls
 from services.edge.client_traces import ClientTraces
 from services.edge.command_spans import CommandSpans
 from services.edge.config import EdgeConfig
@@ -47,6 +47,7 @@ from services.edge.shared import Limits, Shared
 from services.edge.sweep import Sweep
 from services.edge.token_bucket import UserBuckets
 from services.edge.traffic import Traffic
+from services.edge.vouchers import Vouchers
 
 _SERVER: Final = "parley"
 
@@ -75,7 +76,7 @@ class Edge:
         files: FilesBackend,
         traces: TracesBackend,
         open_stream: Callable[[str], Stream],
-        context: ssl.SSLContext,
+        tls: ClientTls,
         counters: Counters,
         clock: Clock,
         boot_id: str,
@@ -106,11 +107,12 @@ class Edge:
         spans = CommandSpans(self._core.spans.sampler, clock)
         self._dispatcher = Dispatcher(commands(files=self._files.table, traces=client_traces.table), self._tasks, spans)
         shared = self._share(rules, traffic, number)
-        self._listener = self._make_listener(shared, context)
+        self._listener = self._make_listener(shared, tls)
         self._feeds = self._make_feeds(rooms, open_stream, boot_id)
         self._leases = Leases(
             auth, session_ids=lambda: self._directory.session_ids, on_ended=self._end_session, clock=clock
         )
+        self._vouchers = Vouchers(auth, users=lambda: [user for user, _ in self._directory.sessions()], clock=clock)
         self._sweep = Sweep(
             directory=self._directory, publisher=self._core.publisher, buckets=shared.buckets, clock=clock
         )
@@ -122,6 +124,8 @@ class Edge:
             sampler=self._core.spans.sampler,
             clock=clock,
         )
+        self._tls = tls
+        tls.report(counters)
         report(counters, admission=shared.admission, directory=self._directory, core=self._core)
 
     def start(self) -> int:
@@ -133,8 +137,10 @@ class Edge:
         async with asyncio.TaskGroup() as vital:
             vital.create_task(self._feeds.run(), name="feeds")
             vital.create_task(self._leases.run(), name="leases")
+            vital.create_task(self._vouchers.run(), name="vouchers")
             vital.create_task(self._departures.run(), name="departures")
             vital.create_task(self._sweep.run(), name="sweep")
+            vital.create_task(self._tls.watch(self._clock), name="certificates for clients")
             vital.create_task(self._loop_watch.run(), name="loop watch")
             vital.create_task(self._files.learn_limits(), name="limits of files")
 
@@ -209,11 +215,11 @@ class Edge:
             call_soon=self._core.call_soon,
         )
 
-    def _make_listener(self, shared: Shared, context: ssl.SSLContext) -> Listener:
+    def _make_listener(self, shared: Shared, tls: ClientTls) -> Listener:
         return Listener(
             shared,
             address=self._config.client_listen,
-            context=context,
+            tls=tls,
             handshake_s=self._config.handshake_timeout_s,
             balancers=Balancers(self._config.proxy_networks),
             tasks=self._tasks,

@@ -12,9 +12,7 @@ import asyncio
 import errno
 import itertools
 import socket
-import ssl
 from collections import Counter
-from pathlib import Path
 from typing import Final
 
 from services.common.clock import Clock
@@ -23,12 +21,11 @@ from services.common.logs import get_logger
 from services.common.tasks import TaskSet
 from services.edge.admission import Admission, address_group
 from services.edge.balancers import Balancers, LeftError, brings_header, read_header
+from services.edge.client_tls import ClientTls
 from services.edge.connection import Connection
 from services.edge.proxy_protocol import ProxyHeaderError
 from services.edge.shared import Shared
 from services.edge.tls_transport import TlsTransport, shake_hands
-
-ALPN: Final = "parley/2"
 
 _ACCEPTS_PER_TURN: Final = 64
 """A storm of connections must not keep the loop from the clients that are here."""
@@ -54,16 +51,6 @@ _REASONS_MAX: Final = 16
 _FULL: Final = "the limit of an address, or of all connections"
 
 _log = get_logger(__name__)
-
-
-def server_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
-    """TLS as clients get it: version 1.3 only. Raises OSError or ssl.SSLError where the files cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificate, private_key)
-    context.set_alpn_protocols([ALPN])
-    context.num_tickets = 0  # nobody uses them, and each costs a signature's worth of bytes
-    return context
 
 
 async def _wait_for_bytes(accepted: socket.socket, deadline: float) -> None:
@@ -93,7 +80,7 @@ class Listener:
         shared: Shared,
         *,
         address: str,
-        context: ssl.SSLContext,
+        tls: ClientTls,
         handshake_s: float,
         balancers: Balancers,
         tasks: TaskSet,
@@ -102,7 +89,7 @@ class Listener:
         self._admission: Admission[Connection] = shared.admission
         self._clock: Clock = shared.clock
         self._address = address
-        self._context = context
+        self._tls = tls
         self._handshake_s = handshake_s
         self._balancers = balancers
         self._tasks = tasks
@@ -243,7 +230,7 @@ class Listener:
                 self._count_refused(f"a PROXY header from {connection.address}, which is not in proxy_networks")
                 return
             patience_s = deadline - loop.time()
-            secured = await shake_hands(accepted, self._context, patience_s=patience_s, turns=self._turns)
+            secured = await shake_hands(accepted, self._tls.context(), patience_s=patience_s, turns=self._turns)
         except OSError:  # ssl.SSLError, time-outs and resets are OSErrors: not TLS, not 1.3, too slow, or gone
             connection.abort()
         except asyncio.CancelledError:

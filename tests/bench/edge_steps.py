@@ -20,6 +20,7 @@ from parley.rooms.v1 import feed_pb2
 from services.common.clock import SystemClock
 from services.common.counters import Counters
 from services.edge import connection as connection_module
+from services.edge.client_tls import ClientTls
 from services.edge.connection import Connection
 from services.edge.decisions import User
 from services.edge.edge import Edge
@@ -61,7 +62,7 @@ class Workload:
             files=cast("Any", None),
             traces=cast("Any", None),
             open_stream=cast("Any", lambda _: None),
-            context=cast("Any", None),
+            tls=ClientTls(config.client_certificate, config.client_key),
             counters=Counters(),
             clock=SystemClock(),
             boot_id="0123456789abcdef",

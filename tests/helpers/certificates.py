@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from deploy.local import certificates
+from deploy.local import assertion_keys, certificates
 from services.common.config import ServiceConfig
 
 C = TypeVar("C", bound=ServiceConfig)
@@ -52,6 +52,11 @@ class Material:
     def server(self) -> tuple[Path, Path]:
         """What clients see of an edge: certificate and private key, for localhost, 127.0.0.1 and ::1."""
         return self.paths.server_certificate, self.paths.server_key
+
+    @property
+    def assertion_keys(self) -> assertion_keys.Keys:
+        """The keys of session assertions: what auth signs with, and what the others verify with."""
+        return assertion_keys.ensure(self.directory)
 
     def pair(self, identity: str) -> tuple[Path, Path]:
         """Certificate and private key of `edge`, `auth`, `rooms`, `metrics` or `admin/NAME`."""

@@ -26,11 +26,11 @@ from services.common.wire.codes import ErrorCode
 from services.common.wire.events import Message, iso_time
 from services.common.wire.requests import History
 from services.edge.backends import GrpcTraces
+from services.edge.client_tls import ClientTls
 from services.edge.config import EdgeConfig
 from services.edge.decisions import User
 from services.edge.edge import Edge
-from services.edge.listener import server_context
-from services.edge.ports import Login, Member, Page, Revocation, Room, RoomSummary
+from services.edge.ports import Assertion, Login, Member, Page, Revocation, Room, RoomSummary
 from tests.helpers import certificates, columns
 from tests.helpers.fake_files import FakeFiles
 from tests.helpers.raw_client import RawClient
@@ -121,6 +121,9 @@ class FakeAuth:
         self._check()
         self.renewals.append(list(session_ids))
         return self.lease_s, [session_id for session_id in self.lost_sessions if session_id in session_ids]
+
+    async def renew_assertions(self, assertions: Sequence[bytes]) -> list[Assertion]:
+        return [Assertion(assertion) for assertion in assertions]
 
     async def watch_revocations(self) -> AsyncGenerator[list[Revocation], None]:
         self._check()
@@ -478,7 +481,7 @@ async def edge_world(home: Path, *, clock: Clock | None = None, **changes: Any) 
         files=files,
         traces=GrpcTraces(None, timeout_s=1.0),
         open_stream=lambda _: rooms.open_stream(),
-        context=server_context(config.client_certificate, config.client_key),
+        tls=ClientTls(config.client_certificate, config.client_key),
         counters=counters,
         clock=clock or SystemClock(),
         boot_id="b007",

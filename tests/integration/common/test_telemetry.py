@@ -79,7 +79,11 @@ async def test_the_last_numbers_arrive_with_all_that_names_them(tmp_path: Path) 
         request = collector.requests.get_nowait()
     resource = {pair.key: pair.value.string_value for pair in request.resource_metrics[0].resource.attributes}
     assert (resource["service.name"], resource["service.instance.id"]) == ("edge", "edge-1")
-    assert points(request) == {
+    numbers = points(request)
+    ends = {name: value for (metric, name), value in numbers.items() if metric == "parley.certificate.not_after"}
+    assert ends.keys() == {"certificate=edge-cert.pem", "certificate=grpc-ca-cert.pem"}
+    assert all(value > time.time() for value in ends.values())
+    assert {key: value for key, value in numbers.items() if key[1] not in ends} == {
         ("parley.edge.errors", ""): 3,
         ("parley.edge.queue.waiting", "qos_class=low"): 7,
         ("parley.edge.queue.waiting", "qos_class=high"): 7,
@@ -194,7 +198,12 @@ async def test_prometheus_reads_the_same_numbers(tmp_path: Path) -> None:
     lines = (await scrape(telemetry)).splitlines()
     await telemetry.shutdown()
     await telemetry.shutdown()
-    assert {line for line in lines if not line.startswith("#")} == {
+    ends = {line.split()[0] for line in lines if line.startswith("parley_certificate_not_after")}
+    assert ends == {
+        'parley_certificate_not_after{certificate="edge-cert.pem"}',
+        'parley_certificate_not_after{certificate="grpc-ca-cert.pem"}',
+    }
+    assert {line for line in lines if not line.startswith(("#", "parley_certificate"))} == {
         "parley_edge_frames_received_total 5.0",
         'parley_edge_queue_waiting{qos_class="low"} 2.5',
         'parley_edge_queue_wait_bucket{le="0.1",qos_class="low"} 1.0',

@@ -3,31 +3,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import ssl
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from services.edge import listener
-from services.edge.listener import ALPN, server_context
-from tests.helpers import certificates
 from tests.helpers.edge_world import edge_world, until
-
-
-def test_tls_is_1_3_with_our_protocol() -> None:
-    context = server_context(*certificates.shared().server)
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
-    assert ALPN == "parley/2"
-
-
-def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    certificate, _ = certificates.shared().server
-    with pytest.raises(OSError, match="No such file"):
-        server_context(certificate, tmp_path / "none.pem")
-    (tmp_path / "bad.pem").write_text("nonsense")
-    with pytest.raises(ssl.SSLError):
-        server_context(certificate, tmp_path / "bad.pem")
 
 
 class FailingSocket:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from services.edge.listener import server_context
+from services.edge.client_tls import server_context
 from services.edge.tls_transport import RECORD_BYTES, TlsTransport, shake_hands
 from tests.helpers import certificates
 
