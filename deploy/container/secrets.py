@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from deploy.local import certificates
+from deploy.local import assertion_keys, certificates
 from services.common.process import write_atomically
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def make(home: Path, *, hosts: Sequence[str] = ()) -> dict[str, dict[str, Share]
     stack = certificates.ensure_stack(home, hosts=tuple(hosts))
     storage_ca, storage = certificates.ensure_storage(home, STORAGE)
     admin = certificates.make_admin(home, OPERATOR)
+    keys = assertion_keys.ensure(home)
     passwords = {name: _password(home / f"{name}-password") for name in PASSWORDS}
 
     shares = {name: _identity(stack.services[name], stack.grpc_ca) for name in SERVICES}
@@ -56,6 +57,9 @@ def make(home: Path, *, hosts: Sequence[str] = ()) -> dict[str, dict[str, Share]
             "redis-password": Share(passwords["redis"]),
             "storage-ca.pem": _copy(storage_ca),
         }
+    verifying = {"assertion-keys.pem": _copy(keys.public)}
+    shares["auth"] |= verifying | {"assertion-key.pem": _copy(keys.private)}
+    shares["rooms"] |= verifying
     shares["edge"] |= {
         "client-certificate.pem": _copy(stack.server_certificate),
         "client-key.pem": _copy(stack.server_key),

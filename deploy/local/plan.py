@@ -88,7 +88,13 @@ def _spec(
     else:
         settings |= _storage(service, options, layout)
     if service == "auth":
-        settings["pepper_file"] = str(layout.pepper)
+        settings |= {
+            "pepper_file": str(layout.pepper),
+            "assertion_key_file": str(layout.assertion_key),
+            "assertion_keys_file": str(layout.assertion_keys),
+        }
+    if service == "rooms":
+        settings["assertion_keys_file"] = str(layout.assertion_keys)
     if service == "metrics":
         settings |= {"stats_file": str(layout.stats_file), "graphs_dir": str(layout.graphs)}
         if options.otlp is not None:

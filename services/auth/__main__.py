@@ -9,18 +9,18 @@ from parley.auth.v1 import auth_pb2_grpc
 
 from services.auth.accounts import Accounts
 from services.auth.admin_servicer import AuthAdminServicer
+from services.auth.assertions import open_assertions
 from services.auth.config import AuthConfig
 from services.auth.hash_pool import HashPool
-from services.auth.passwords import PasswordScheme
-from services.auth.pepper import load_pepper
+from services.auth.pepper import open_scheme
 from services.auth.revocations import Revocations
 from services.auth.servicer import AuthServicer
-from services.auth.sessions import SessionPolicy, Sessions
+from services.auth.sessions import Sessions
 from services.auth.store import SqlStore
 from services.auth.sweeper import Sweeper
-from services.auth.throttle import MemoryThrottle, NoThrottle, Throttle
+from services.auth.throttle import open_throttle
 from services.common.clock import SystemClock
-from services.common.config import ConfigError, load_from_command_line
+from services.common.config import load_from_command_line
 from services.common.db import Database, migrate
 from services.common.process import Stop, run, write_ready
 from services.common.rpc_server import RpcServer
@@ -44,22 +44,32 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
     tasks = TaskSet()
     revocations = Revocations()
     pool = HashPool(workers=config.hash_thread_count, queue_max=config.hash_queue_max, clock=clock)
-    throttle = _make_throttle(config, clock)
+    throttle = open_throttle(config, clock)
     try:
         store = SqlStore(database)
         accounts = Accounts(
             store=store,
-            scheme=await _make_scheme(config, store),
+            scheme=await open_scheme(config, store),
             pool=pool,
             throttle=throttle,
             clock=clock,
             tasks=tasks,
         )
-        policy = SessionPolicy(lease_s=config.lease_s, token_ttl_s=config.token_ttl_s)
         sessions = Sessions(
-            store=store, revocations=revocations, throttle=throttle, policy=policy, clock=clock, tasks=tasks
+            store=store,
+            revocations=revocations,
+            throttle=throttle,
+            policy=config.session_policy,
+            clock=clock,
+            tasks=tasks,
         )
-        servicer = AuthServicer(accounts=accounts, sessions=sessions, clock=clock, counters=telemetry.counters)
+        servicer = AuthServicer(
+            accounts=accounts,
+            sessions=sessions,
+            assertions=open_assertions(config, store=store, clock=clock),
+            clock=clock,
+            counters=telemetry.counters,
+        )
         sweeper = Sweeper(accounts=accounts, sessions=sessions, clock=clock)
         await sweeper.sweep()  # leases are extended before the first login could find one over
         tasks.spawn(sweeper.run(), name="sweeper")
@@ -79,18 +89,6 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
         pool.close()
         await database.close()
         await telemetry.shutdown()
-
-
-async def _make_scheme(config: AuthConfig, store: SqlStore) -> PasswordScheme:
-    try:
-        pepper = load_pepper(config.pepper_path, may_create=await store.count_accounts() == 0)
-    except ValueError as error:
-        raise ConfigError("pepper_file", str(error).removeprefix("pepper_file: ")) from error
-    return PasswordScheme(pepper=pepper, rounds=config.bcrypt_rounds)
-
-
-def _make_throttle(config: AuthConfig, clock: SystemClock) -> Throttle:
-    return MemoryThrottle(config.throttle_policy, clock) if config.throttle else NoThrottle()
 
 
 if __name__ == "__main__":

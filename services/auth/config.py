@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.auth.passwords import ROUNDS_MAX, ROUNDS_MIN
+from services.auth.sessions import SessionPolicy
 from services.auth.throttle import ThrottlePolicy
 from services.common.config import ServiceConfig
 from services.common.db import PostgresAccess
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _LEASE_S_MIN = 1.0  # below it the sweep's own second would matter
 _WORKERS_MAX = 64
+_ASSERTION_S_MIN = 30.0  # edges look every few seconds which to renew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,12 @@ class AuthConfig(ServiceConfig):
     database_ca_file: Path | None = None
     # Without a value: `home`/data/auth-pepper. Made at the first start, while there are no accounts yet.
     pepper_file: Path | None = None
+    # Ed25519, in PEM: the key that signs assertions of sessions, and the public keys with which they are verified.
+    # Without a value: `home`/certificates/assertion-key.pem and assertion-keys.pem.
+    assertion_key_file: Path | None = None
+    assertion_keys_file: Path | None = None
+    # How long an assertion is good; edges renew it at half of that.
+    assertion_ttl_s: float = 900.0
     # 2 to the power of this: 12 takes about 240 ms of CPU.
     bcrypt_rounds: int = 12
     # Threads that hash; 0 is one for each CPU but one, so that a storm of logins leaves chat a CPU: with both of two
@@ -60,6 +68,8 @@ class AuthConfig(ServiceConfig):
             raise ValueError("registration_interval_s: must be above 0")
         if self.lease_s < _LEASE_S_MIN:
             raise ValueError(f"lease_s: at least {_LEASE_S_MIN:g}")
+        if self.assertion_ttl_s < _ASSERTION_S_MIN:
+            raise ValueError(f"assertion_ttl_s: at least {_ASSERTION_S_MIN:g}")
         if self.token_ttl_s < 0:
             raise ValueError("token_ttl_s: must not be negative")
 
@@ -79,6 +89,21 @@ class AuthConfig(ServiceConfig):
     def pepper_path(self) -> Path:
         """Where the pepper is."""
         return self.pepper_file or self.home / "data" / "auth-pepper"
+
+    @property
+    def assertion_key_path(self) -> Path:
+        """Where the key is that signs assertions."""
+        return self.assertion_key_file or self.home / "certificates" / "assertion-key.pem"
+
+    @property
+    def assertion_keys_path(self) -> Path:
+        """Where the keys are that verify them."""
+        return self.assertion_keys_file or self.home / "certificates" / "assertion-keys.pem"
+
+    @property
+    def session_policy(self) -> SessionPolicy:
+        """How long sessions, leases and tokens live."""
+        return SessionPolicy(lease_s=self.lease_s, token_ttl_s=self.token_ttl_s)
 
     @property
     def throttle_policy(self) -> ThrottlePolicy:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from services.auth.accounts import Accounts
+    from services.auth.assertions import Assertions
     from services.auth.sessions import Sessions
     from services.common.clock import Clock
     from services.common.counters import Counters
@@ -31,6 +32,7 @@ _ADDRESS_CHARS_MAX = 64  # an IPv6 address with a zone takes 62
 _EDGE_CHARS_MAX = 64
 _SESSION_ID_CHARS_MAX = 32
 _TOKEN_CHARS_MAX = 1024  # beyond any token of ours; bounds the work
+ASSERTIONS_MAX = 1_000  # 300 KB, and 150 ms of signing and verifying
 _SESSION_IDS_MAX = 100_000  # as many connections as one edge can hold at all
 _log = get_logger(__name__)
 
@@ -38,9 +40,12 @@ _log = get_logger(__name__)
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     """`parley.auth.v1.AuthService`: what an edge may ask."""
 
-    def __init__(self, *, accounts: Accounts, sessions: Sessions, clock: Clock, counters: Counters) -> None:
+    def __init__(
+        self, *, accounts: Accounts, sessions: Sessions, assertions: Assertions, clock: Clock, counters: Counters
+    ) -> None:
         self._accounts = accounts
         self._sessions = sessions
+        self._assertions = assertions
         self._clock = clock
         self._logins = counters.counter("parley.auth.logins", "1", "Logins that succeeded.")
         self._failed_logins = counters.counter("parley.auth.logins.failed", "1", "Logins that were refused.")
@@ -95,6 +100,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             session_id=grant.session_id,
             token=grant.token,
             token_expires_at_ms=grant.token_expires_at_ms,
+            assertion=self._assertion(self._assertions.issue(grant, edge)),
         )
 
     async def Resume(self, request: auth_pb2.ResumeRequest, context: Context) -> auth_pb2.ResumeResponse:  # noqa: N802
@@ -116,6 +122,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             session_id=grant.session_id,
             token=grant.token,
             token_expires_at_ms=grant.token_expires_at_ms,
+            assertion=self._assertion(self._assertions.issue(grant, edge)),
         )
 
     async def Logout(self, request: auth_pb2.LogoutRequest, context: Context) -> auth_pb2.LogoutResponse:  # noqa: N802
@@ -140,6 +147,20 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         ended = await self._sessions.renew(_edge(request.edge), request.session_ids)
         return auth_pb2.RenewLeaseResponse(lease_s=self._sessions.lease_s, ended_session_ids=ended)
 
+    async def RenewAssertions(  # noqa: N802
+        self, request: auth_pb2.RenewAssertionsRequest, context: Context
+    ) -> auth_pb2.RenewAssertionsResponse:
+        """See the proto."""
+        if len(request.assertions) > ASSERTIONS_MAX:
+            raise bad_request(f"assertions: at most {ASSERTIONS_MAX}")
+        edge = _edge(request.edge)
+        try:
+            renewed = await self._assertions.renew(request.assertions, edge)
+        except ParleyError as error:
+            _log.warning("assertions not renewed", edge=edge.name, boot_id=edge.boot_id, reason=error.message)
+            raise
+        return auth_pb2.RenewAssertionsResponse(assertions=map(self._assertion, renewed))
+
     async def WatchRevocations(  # noqa: N802
         self, request: auth_pb2.WatchRevocationsRequest, context: Context
     ) -> AsyncIterator[auth_pb2.WatchRevocationsResponse]:
@@ -157,6 +178,9 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             raise ParleyError(ErrorCode.UNAVAILABLE, "the watch has ended: open another")
         finally:
             self._sessions.unwatch(edge, subscription)
+
+    def _assertion(self, data: bytes) -> auth_pb2.Assertion:
+        return auth_pb2.Assertion(data=data, lifetime_s=self._assertions.lifetime_s)
 
     def _deadline(self, context: Context) -> float:
         return hashing_deadline(self._clock, context)

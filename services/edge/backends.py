@@ -10,12 +10,13 @@ from parley.auth.v1 import auth_pb2, auth_pb2_grpc
 from parley.metrics.v1 import metrics_pb2, metrics_pb2_grpc
 from parley.rooms.v1 import feed_pb2_grpc, rooms_pb2, rooms_pb2_grpc
 
+from services.common.assertions import METADATA_KEY
 from services.common.errors import ParleyError, from_rpc_error
 from services.common.wire.codes import ErrorCode
 from services.common.wire.events import Message, iso_time
 from services.common.wire.requests import History
 from services.edge.decisions import User
-from services.edge.ports import Login, Member, Page, Revocation, Room, RoomSummary, TracedSpan
+from services.edge.ports import Assertion, Login, Member, Page, Revocation, Room, RoomSummary, TracedSpan
 
 AUTH_IDEMPOTENT: Final = (
     "parley.auth.v1.AuthService/Logout",
@@ -38,9 +39,14 @@ SPANS_SHOWN_MAX: Final = 200
 T = TypeVar("T")
 
 
-async def _call(method: Callable[..., Awaitable[T]], request: object, timeout_s: float) -> T:
+def assertion_metadata(user: User | None) -> tuple[tuple[str, bytes], ...]:
+    """The metadata by which rooms knows that auth vouches for the person whom a call is for."""
+    return () if user is None else ((METADATA_KEY, user.voucher.assertion),)
+
+
+async def _call(method: Callable[..., Awaitable[T]], request: object, timeout_s: float, user: User | None = None) -> T:
     try:
-        return await method(request, timeout=timeout_s)
+        return await method(request, timeout=timeout_s, metadata=assertion_metadata(user))
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
 
@@ -87,6 +93,12 @@ class GrpcAuth:
         response = await _call(self._stub.RenewLease, request, self._timeout_s)
         return response.lease_s, list(response.ended_session_ids)
 
+    async def renew_assertions(self, assertions: Sequence[bytes]) -> list[Assertion]:
+        """New ones for these, in the same order."""
+        request = auth_pb2.RenewAssertionsRequest(edge=self._edge, assertions=assertions)
+        response = await _call(self._stub.RenewAssertions, request, self._timeout_s)
+        return list(map(_assertion, response.assertions))
+
     async def watch_revocations(self) -> AsyncGenerator[list[Revocation], None]:
         """Sessions as they are ended by others; an empty list first, when the watch is in place."""
         call = self._stub.WatchRevocations(auth_pb2.WatchRevocationsRequest(edge=self._edge))
@@ -115,7 +127,7 @@ class GrpcRooms:
     async def open_session(self, user: User, *, enter_rooms: bool) -> list[Room]:
         """Say that a person is here; return the rooms that they are a member of."""
         request = rooms_pb2.OpenSessionRequest(session=self._session(user), enter_rooms=enter_rooms)
-        return [_room(room) for room in (await _call(self._stub.OpenSession, request, self._timeout_s)).rooms]
+        return [_room(room) for room in (await _call(self._stub.OpenSession, request, self._timeout_s, user)).rooms]
 
     async def close_sessions(self, session_ids: Sequence[str]) -> None:
         """Take back the presence of sessions."""
@@ -127,22 +139,22 @@ class GrpcRooms:
         request = rooms_pb2.CreateRoomRequest(
             session=self._session(user), name=name, topic=topic, private=private, exclusive=exclusive
         )
-        return _room((await _call(self._stub.CreateRoom, request, self._timeout_s)).room)
+        return _room((await _call(self._stub.CreateRoom, request, self._timeout_s, user)).room)
 
     async def join_room(self, user: User, room: str, *, exclusive: bool) -> Room:
         """Make a person a member and present."""
         request = rooms_pb2.JoinRoomRequest(session=self._session(user), room=room, exclusive=exclusive)
-        return _room((await _call(self._stub.JoinRoom, request, self._timeout_s)).room)
+        return _room((await _call(self._stub.JoinRoom, request, self._timeout_s, user)).room)
 
     async def leave_room(self, user: User, room: str) -> str:
         """End a membership; return the room's id."""
         request = rooms_pb2.LeaveRoomRequest(session=self._session(user), room=room)
-        return (await _call(self._stub.LeaveRoom, request, self._timeout_s)).room_id
+        return (await _call(self._stub.LeaveRoom, request, self._timeout_s, user)).room_id
 
     async def list_rooms(self, user: User, *, query: str, limit: int, cursor: str) -> tuple[list[RoomSummary], str]:
         """A page of the rooms that a person may see, and the cursor of the next page or an empty string."""
         request = rooms_pb2.ListRoomsRequest(user_id=user.user_id, query=query, page_size=limit, page_token=cursor)
-        response = await _call(self._stub.ListRooms, request, self._timeout_s)
+        response = await _call(self._stub.ListRooms, request, self._timeout_s, user)
         summaries = [
             RoomSummary(
                 id=room.room_id,
@@ -160,7 +172,7 @@ class GrpcRooms:
     async def list_members(self, user: User, room: str) -> tuple[str, list[Member]]:
         """A room's id and its members."""
         request = rooms_pb2.ListMembersRequest(user_id=user.user_id, room=room)
-        response = await _call(self._stub.ListMembers, request, self._timeout_s)
+        response = await _call(self._stub.ListMembers, request, self._timeout_s, user)
         return response.room_id, [Member(member.username, member.role, member.online) for member in response.members]
 
     async def list_messages(self, user: User, request: History) -> Page:
@@ -170,7 +182,7 @@ class GrpcRooms:
             query.after_seq = request.after
         if request.before is not None:
             query.before_seq = request.before
-        response = await _call(self._stub.ListMessages, query, self._timeout_s)
+        response = await _call(self._stub.ListMessages, query, self._timeout_s, user)
         messages = [
             Message(
                 message.seq,
@@ -225,7 +237,12 @@ def _login(response: auth_pb2.LoginResponse | auth_pb2.ResumeResponse) -> Login:
         session_id=response.session_id,
         token=response.token,
         token_expires_at_ms=response.token_expires_at_ms,
+        assertion=_assertion(response.assertion) if response.HasField("assertion") else Assertion(),
     )
+
+
+def _assertion(assertion: auth_pb2.Assertion) -> Assertion:
+    return Assertion(assertion.data, assertion.lifetime_s)
 
 
 def file_data(file: rooms_pb2.File) -> dict[str, Any]:

@@ -20,6 +20,14 @@ from services.edge.qos.classes import QosClass
 from services.edge.runs import Run
 
 
+class Voucher(msgspec.Struct):
+    """Auth's word for a session, which is renewed while the session lasts: `assertion` is opaque here. It is to be
+    renewed from `renew_at` on, which is monotonic."""
+
+    assertion: bytes = b""
+    renew_at: float = math.inf
+
+
 class User(msgspec.Struct, frozen=True):
     """Who is logged in. `since` is Unix time."""
 
@@ -27,6 +35,7 @@ class User(msgspec.Struct, frozen=True):
     username: str
     session_id: str
     since: float
+    voucher: Voucher = msgspec.field(default_factory=Voucher)
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +76,7 @@ class Text(msgspec.Struct, gc=False):
     username: str
     received_at: float
     connection: Any = None
+    voucher: Voucher | None = None
     # What the publisher notes.
     number: int = 0
     size: int = 0

@@ -198,6 +198,7 @@ class Feed:
                     user_id=user.user_id,
                     username=user.username,
                     edge_boot_id=self._boot_id,
+                    assertion=user.voucher.assertion,
                 ),
                 room_ids=room_ids,
             )

@@ -34,6 +34,7 @@ from services.edge.decisions import Command, User
 from services.edge.departures import Departures
 from services.edge.ports import AuthBackend, Login, Member, ResumedRoom, Room, RoomsBackend, RoomSummary
 from services.edge.replays import Replayed, Replays
+from services.edge.vouchers import voucher
 
 _DATA_BYTES_MAX: Final = limits.MAX_JSON_BYTES - 1_024
 """What the data of a reply may take, so that the envelope around it, version 1's too, still fits into the frame."""
@@ -166,7 +167,8 @@ class Handlers:
 
     async def _arrive(self, caller: Caller, login: Login) -> tuple[User, list[Room]]:
         """Tell rooms that somebody is here; where that fails, or nobody waits any more, the session ends."""
-        user = User(login.user_id, login.username, login.session_id, self._clock.now())
+        word = voucher(login.assertion, self._clock.monotonic())
+        user = User(login.user_id, login.username, login.session_id, self._clock.now(), word)
         try:
             if not caller.is_open:
                 raise Gone

@@ -5,6 +5,7 @@ Every call raises ParleyError and nothing else; `backends` implements them over 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
@@ -15,6 +16,13 @@ from services.common.wire.requests import History
 from services.edge.decisions import User
 
 
+class Assertion(msgspec.Struct, frozen=True):
+    """Auth's word for a session: opaque bytes, good for `lifetime_s` from now on; empty where there is no session."""
+
+    data: bytes = b""
+    lifetime_s: float = math.inf
+
+
 class Login(msgspec.Struct, frozen=True, kw_only=True):
     """A session that auth has opened. `token_expires_at_ms` is Unix time in milliseconds."""
 
@@ -23,6 +31,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     token: str
     token_expires_at_ms: int
+    assertion: Assertion = Assertion()
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -133,6 +142,10 @@ class AuthBackend(Protocol):
 
     async def renew_lease(self, session_ids: Sequence[str]) -> tuple[float, list[str]]:
         """Keep these sessions alive; return for how many seconds, and which of them are not alive."""
+        ...
+
+    async def renew_assertions(self, assertions: Sequence[bytes]) -> list[Assertion]:
+        """New ones for these, in the same order."""
         ...
 
     def watch_revocations(self) -> AsyncGenerator[list[Revocation], None]:

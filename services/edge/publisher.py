@@ -19,7 +19,7 @@ from typing import Final
 from parley.rooms.v1 import feed_pb2
 
 from services.common.wire.codes import ErrorCode
-from services.edge.decisions import Text
+from services.edge.decisions import Text, Voucher
 from services.edge.message_spans import NoSpans, TextSpans
 
 _MESSAGES: Final = {
@@ -37,6 +37,8 @@ _SAY_NOTHING_OF_EARLIER: Final = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.OVE
 _INTERNAL: Final = "something went wrong on the server"
 
 _BYTES_PER_CHAR_MAX: Final = 4
+_VOUCHED_MAX: Final = 20_000
+"""People whose assertions rooms is known to have; beyond them all are told once more."""
 
 
 def refusal_text(code: ErrorCode) -> str:
@@ -93,6 +95,7 @@ class Publisher:
         self._unwritten: list[Text] = []
         self._batch_ends: deque[int] = deque()  # the last number of each batch under way
         self._is_connected = False
+        self._vouched: dict[str, bytes] = {}  # by user: the assertion that the stream has brought to rooms
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -142,6 +145,7 @@ class Publisher:
         """
         self._is_connected = True
         self._batch_ends.clear()
+        self._vouched.clear()
         self._unwritten = [text for text in self._pending.values() if not text.is_cut_off]
 
     def disconnected(self) -> None:
@@ -175,9 +179,13 @@ class Publisher:
             return
         texts, self._unwritten = self._unwritten, []
         prefix = self._key_prefix
+        vouched = self._vouched
         for text in texts:
             text.is_rewritten = text.is_written
             text.is_written = True
+            voucher = text.voucher
+            if voucher is not None and vouched.get(text.user_id) is not voucher.assertion:
+                self._vouch(text.user_id, voucher, request)
         self._batch_ends.append(texts[-1].number)
         columns = request.publishes
         columns.numbers.extend([text.number for text in texts])
@@ -188,6 +196,14 @@ class Publisher:
         columns.keys.extend(["c" + text.key if text.key is not None else prefix + str(text.number) for text in texts])
         for number, context in self._spans.written(texts).items():
             columns.traces[number] = context
+
+    def _vouch(self, user_id: str, voucher: Voucher, request: feed_pb2.AttachRequest) -> None:
+        """Rooms learns from the request that auth vouches for a person; once on a stream, and after each renewal."""
+        if len(self._vouched) >= _VOUCHED_MAX:
+            self._vouched.clear()
+        self._vouched[user_id] = voucher.assertion
+        if voucher.assertion:
+            request.assertions.append(voucher.assertion)
 
     def resolve(self, stored: feed_pb2.Stored, results: Sequence[feed_pb2.PublishResult], now: float) -> None:
         """Rooms has said what became of some texts. What was given up already is ignored."""

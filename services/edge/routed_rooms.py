@@ -5,6 +5,8 @@ What may be repeated is asked of one more instance where the first is gone.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -31,8 +33,15 @@ class RoutedRooms:
         return await self._ask(user.user_id, lambda rooms: rooms.open_session(user, enter_rooms=enter_rooms))
 
     async def close_sessions(self, session_ids: Sequence[str]) -> None:
-        """Take back the presence of sessions."""
+        """Take back the presence of sessions. One instance is enough for all to hear of it; but every one is told,
+        because the assertions that it has seen are good for nothing from now on."""
         await self._ask("", lambda rooms: rooms.close_sessions(session_ids))
+        others = self._routes.candidates("")[1:]
+        await asyncio.gather(*(self._close_at(target, session_ids) for target in others))
+
+    async def _close_at(self, target: str, session_ids: Sequence[str]) -> None:
+        with contextlib.suppress(ParleyError):  # an instance that cannot be reached has lost the edge's stream, too
+            await self._backends[target].close_sessions(session_ids)
 
     async def create_room(self, user: User, *, name: str, topic: str, private: bool, exclusive: bool) -> Room:
         """Create a room, with the person in it."""

@@ -316,7 +316,7 @@ class Session:
             return _turn_away(run, re, ErrorCode.OVERLOADED, _TOO_MANY, _TEXTS_RETRY_S)
         self.texts_under_way += 1
         qos_class = _NORMAL if priority is None or priority >= _NORMAL else _LOW
-        decision = Text(room_id, text, key, re, qos_class, user.user_id, user.username, now)
+        decision = Text(room_id, text, key, re, qos_class, user.user_id, user.username, now, voucher=user.voucher)
         if run is not None:
             decision.run, decision.place = run, run.add()
         return decision

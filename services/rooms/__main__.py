@@ -34,6 +34,7 @@ from services.rooms.servicer import RoomsServicer
 from services.rooms.store import count_rooms
 from services.rooms.stream import Stream
 from services.rooms.streams import Streams
+from services.rooms.vouchers import open_vouchers
 
 _EDGES: Final = ("parley.rooms.v1.RoomsService", "parley.rooms.v1.RoomFeedService", "parley.rooms.v1.FileService")
 _ALLOW: Final = dict.fromkeys(_EDGES, frozenset({"edge"})) | {"parley.rooms.v1.RoomsAdminService": frozenset({"admin"})}
@@ -42,13 +43,11 @@ _ALLOW: Final = dict.fromkeys(_EDGES, frozenset({"edge"})) | {"parley.rooms.v1.R
 async def serve(config: RoomsConfig, stop: Stop) -> None:
     """Builds the service, serves until `stop`, and takes it down in order."""
     clock, tasks = SystemClock(), TaskSet()
-    telemetry = Telemetry(config, "rooms")
-    spans = MessageSpans(clock)
+    telemetry, spans, vouchers = Telemetry(config, "rooms"), MessageSpans(clock), open_vouchers(config, clock)
     counts = RoomsCounts(telemetry.counters, on_commit=spans.on_commit)
     migrate(config.url, Path(__file__).with_name("migrations"), access=config.access)
     database = Database(config.url, access=config.access, on_commit=counts.on_commit, on_read=counts.reads.add)
-    contents = LocalContents(config.files_path)
-    bus = open_bus(config.redis_access, clock=clock, counts=counts.bus)
+    contents, bus = LocalContents(config.files_path), open_bus(config.redis_access, clock=clock, counts=counts.bus)
     try:
         counts.room_count = await database.read(count_rooms)
         presence = Presence(grace_s=config.presence_grace_s, crowd=config.presence_crowd)
@@ -67,6 +66,7 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
             attendance=attendance,
             streams=streams,
             open_stream=open_stream,
+            vouchers=vouchers,
             follows_max=config.follows_max,
             spans=spans,
         )
@@ -74,13 +74,13 @@ async def serve(config: RoomsConfig, stop: Stop) -> None:
             database, contents=contents, log=log, bus=bus, clock=clock, limits=config.file_limits, counts=counts.files
         )
         server = RpcServer(config, allow=_ALLOW)
-        rooms = RoomsServicer(directory=directory, online_count=attendance.online_count)
+        rooms = RoomsServicer(directory=directory, online_count=attendance.online_count, vouchers=vouchers)
         desk = Desk(database, attendance=attendance, bus=bus, clock=clock, counts=counts)
         admin = RoomsAdminServicer(directory=directory, desk=desk, online_count=attendance.online_count)
         rooms_pb2_grpc.add_RoomsServiceServicer_to_server(rooms, server.grpc)
         rooms_pb2_grpc.add_RoomsAdminServiceServicer_to_server(admin, server.grpc)
         feed_pb2_grpc.add_RoomFeedServiceServicer_to_server(feed, server.grpc)
-        files_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(library, counts.files), server.grpc)
+        files_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(library, counts.files, vouchers), server.grpc)
         for worker in (bus, attendance, library, desk):
             worker.start(tasks)
         repair.start(tasks, is_shared=config.is_shared)

@@ -77,6 +77,12 @@ class RoomsConfig(ServiceConfig):
     disk_free_bytes_min: int = 256 * 1024**2
     """What files leave free on their disk: the message log may need it."""
 
+    assertion_keys_file: Path | None = None
+    """The public keys with which assertions of sessions are verified; `home`/certificates/assertion-keys.pem."""
+
+    check_assertions: bool = True
+    """Off for tests and load tests only: then an edge may act for anybody."""
+
     presence_grace_s: float = GRACE_S
     presence_crowd: int = CROWD
 
@@ -112,6 +118,11 @@ class RoomsConfig(ServiceConfig):
     def files_path(self) -> Path:
         """Where file bytes are."""
         return self.files_dir or self.home / "data" / "files"
+
+    @property
+    def assertion_keys_path(self) -> Path:
+        """Where the keys are that verify assertions."""
+        return self.assertion_keys_file or self.home / "certificates" / "assertion-keys.pem"
 
     @property
     def file_limits(self) -> FileLimits:

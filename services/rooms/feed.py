@@ -16,7 +16,7 @@ from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.tasks import TaskSet
 from services.common.wire.codes import ErrorCode
-from services.rooms.messages import Publish, Run
+from services.rooms.messages import Outcome, Publish, Run
 from services.rooms.presence import Action
 from services.rooms.servicer import encode_file, read_session
 
@@ -27,14 +27,19 @@ if TYPE_CHECKING:
     from services.rooms.directory import Directory
     from services.rooms.log import MessageLog
     from services.rooms.message_spans import MessageSpans
-    from services.rooms.messages import Outcome
     from services.rooms.stream import Parcel, Stream
     from services.rooms.streams import Streams
+    from services.rooms.vouchers import Speakers, Vouchers
 
     Context = grpc.aio.ServicerContext[feed_pb2.AttachRequest, feed_pb2.AttachResponse]
 
 NAME_CHARS_MAX: Final = 64
 """The name of an edge and the id of a boot: they are labels."""
+
+_SESSIONS_PER_TURN: Final = 32
+"""Assertions of sessions that are verified in one turn of the event loop: some 4 ms."""
+
+_ASSERTION_RETRY_S: Final = 1.0
 
 _ACTIONS: Final = {
     Action.JOIN: feed_pb2.PRESENCE_ACTION_JOIN,
@@ -134,6 +139,7 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         attendance: Attendance,
         streams: Streams,
         open_stream: Callable[[str], Stream],
+        vouchers: Vouchers,
         follows_max: int,
         spans: MessageSpans,
     ) -> None:
@@ -143,6 +149,7 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         self._attendance = attendance
         self._streams = streams
         self._open_stream = open_stream
+        self._vouchers = vouchers
         self._follows_max = follows_max
 
     async def Attach(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
@@ -155,6 +162,7 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         if self._streams.is_stopping:
             raise ParleyError(ErrorCode.UNAVAILABLE, "this instance is stopping")
         stream = self._open_stream(hello.boot_id)
+        speakers = self._vouchers.speakers(hello.boot_id)
         tasks = TaskSet()
         _log.info("edge attached", edge=hello.edge_name, boot_id=hello.boot_id, sessions=len(hello.sessions))
         self._streams.add(stream)
@@ -164,10 +172,10 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
             await context.write(feed_pb2.AttachResponse())  # the edge knows by it that the stream is in place
             # What an edge asks about again may be stored already: its result must pass the event that a follow reads
             # from the log.
-            self._publish(stream, first)
+            self._publish(stream, speakers, first)
             await self._log.settled()
             self._follow(stream, first)
-            await self._serve(stream, requests, context, tasks)
+            await self._serve(stream, speakers, requests, context, tasks)
         finally:
             await tasks.close()
             self._streams.discard(stream)
@@ -181,17 +189,32 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         await self._announce(stream, hello.sessions)
 
     async def _announce(self, stream: Stream, announced: Iterable[feed_pb2.SessionPresence]) -> None:
-        sessions = [(read_session(each.session), list(each.room_ids)) for each in announced]
-        if any(session.boot_id != stream.boot_id for session, _ in sessions):
-            raise ParleyError(ErrorCode.BAD_REQUEST, "an edge announces its own sessions only")
+        sessions = []
+        for count, each in enumerate(announced, 1):
+            session = read_session(each.session)
+            if session.boot_id != stream.boot_id:
+                raise ParleyError(ErrorCode.BAD_REQUEST, "an edge announces its own sessions only")
+            try:
+                self._vouchers.check_session(each.session.assertion, session)
+            except ParleyError as error:  # whoever has no good one is not here, and says nothing, until they have
+                self._vouchers.report(stream.boot_id, error.message)
+                continue
+            sessions.append((session, list(each.room_ids)))
+            if count % _SESSIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
         for ended in await self._directory.announce(stream.boot_id, sessions):
             stream.add_ended(ended)
 
     async def _serve(
-        self, stream: Stream, requests: AsyncIterator[feed_pb2.AttachRequest], context: Context, tasks: TaskSet
+        self,
+        stream: Stream,
+        speakers: Speakers,
+        requests: AsyncIterator[feed_pb2.AttachRequest],
+        context: Context,
+        tasks: TaskSet,
     ) -> None:
         """Reads and writes until the edge has said all, or somebody stops the stream, or it breaks."""
-        reading = tasks.spawn(self._read(stream, requests), name="feed reader")
+        reading = tasks.spawn(self._read(stream, speakers, requests), name="feed reader")
         writing = tasks.spawn(_write(stream, context), name="feed writer")
         tasks.spawn(stream.catch_up(), name="feed catch-up")
         stopping = tasks.spawn(stream.stopped.wait(), name="feed stop")
@@ -209,7 +232,9 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
         if fault is not None:
             raise fault
 
-    async def _read(self, stream: Stream, requests: AsyncIterator[feed_pb2.AttachRequest]) -> ParleyError | None:
+    async def _read(
+        self, stream: Stream, speakers: Speakers, requests: AsyncIterator[feed_pb2.AttachRequest]
+    ) -> ParleyError | None:
         """Takes requests until there are no more; returns what is wrong with one of them."""
         async for request in requests:
             if stream.stopped.is_set():
@@ -217,7 +242,8 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
             if request.HasField("hello"):
                 return ParleyError(ErrorCode.BAD_REQUEST, "hello comes once, in the first request")
             try:
-                self._handle(stream, request)
+                self._publish(stream, speakers, request)
+                self._follow(stream, request)
                 if request.HasField("announcement"):
                     await self._announce(stream, request.announcement.sessions)
             except ParleyError as error:
@@ -225,14 +251,22 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
             await stream.wait_for_room()
         return None
 
-    def _handle(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
-        self._publish(stream, request)
-        self._follow(stream, request)
-
-    def _publish(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
+    def _publish(self, stream: Stream, speakers: Speakers, request: feed_pb2.AttachRequest) -> None:
+        for assertion in request.assertions:
+            try:
+                speakers.admit(assertion)
+            except ParleyError as error:
+                self._vouchers.report(stream.boot_id, error.message)
         if request.HasField("publishes"):
-            traces = request.publishes.traces
-            stream.publish(_publishes(request.publishes), self._spans.watch(traces) if traces else None)
+            publishes, traces = _publishes(request.publishes), request.publishes.traces
+            foreign = speakers.refuse(publishes)
+            if foreign:
+                self._vouchers.report(stream.boot_id, "messages of people who are not logged in through it")
+                stream.refuse(foreign, Outcome(code=ErrorCode.UNAVAILABLE, retry_after_s=_ASSERTION_RETRY_S))
+                refused = {publish.number for publish in foreign}
+                publishes = [publish for publish in publishes if publish.number not in refused]
+            if publishes:
+                stream.publish(publishes, self._spans.watch(traces) if traces else None)
 
     def _follow(self, stream: Stream, request: feed_pb2.AttachRequest) -> None:
         # A request cannot say in which order these were meant; a room too many does less harm than one too few.

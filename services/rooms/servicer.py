@@ -11,6 +11,7 @@ from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 from services.common.wire.limits import HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, ROOMS_LIMIT_MAX
 from services.rooms.presence import Session
+from services.rooms.vouchers import assertion_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from services.rooms.directory import Directory
     from services.rooms.messages import File, Message
     from services.rooms.store import RoomRecord
+    from services.rooms.vouchers import Vouchers
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,15 +40,16 @@ _log = get_logger(__name__)
 class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
     """`parley.rooms.v1.RoomsService`: what an edge may ask. `online_count` says how many are present in a room."""
 
-    def __init__(self, *, directory: Directory, online_count: Callable[[str], int]) -> None:
+    def __init__(self, *, directory: Directory, online_count: Callable[[str], int], vouchers: Vouchers) -> None:
         self._directory = directory
         self._online_count = online_count
+        self._vouchers = vouchers
 
     async def OpenSession(  # noqa: N802
         self, request: rooms_pb2.OpenSessionRequest, context: Context
     ) -> rooms_pb2.OpenSessionResponse:
         """See the proto."""
-        session = read_session(request.session)
+        session = self._session(request.session, context)
         found = await self._directory.open_session(session, enter_rooms=request.enter_rooms)
         return rooms_pb2.OpenSessionResponse(rooms=[_room(room) for room in found])
 
@@ -56,6 +59,7 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
         """See the proto."""
         if len(request.session_ids) > SESSION_IDS_MAX:
             raise _bad_request(f"session_ids: at most {SESSION_IDS_MAX}")
+        self._vouchers.close(request.session_ids)
         self._directory.close_sessions(request.session_ids)
         return rooms_pb2.CloseSessionsResponse()
 
@@ -63,7 +67,7 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
         self, request: rooms_pb2.CreateRoomRequest, context: Context
     ) -> rooms_pb2.CreateRoomResponse:
         """See the proto."""
-        session = read_session(request.session)
+        session = self._session(request.session, context)
         room = await self._directory.create_room(
             session,
             name=request.name,
@@ -76,19 +80,20 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
 
     async def JoinRoom(self, request: rooms_pb2.JoinRoomRequest, context: Context) -> rooms_pb2.JoinRoomResponse:  # noqa: N802
         """See the proto."""
-        session = read_session(request.session)
+        session = self._session(request.session, context)
         reference = read_reference(request.room)
         room = await self._directory.join_room(session, reference, is_exclusive=request.exclusive)
         return rooms_pb2.JoinRoomResponse(room=_room(room))
 
     async def LeaveRoom(self, request: rooms_pb2.LeaveRoomRequest, context: Context) -> rooms_pb2.LeaveRoomResponse:  # noqa: N802
         """See the proto."""
-        session = read_session(request.session)
+        session = self._session(request.session, context)
         room_id = await self._directory.leave_room(session, read_reference(request.room))
         return rooms_pb2.LeaveRoomResponse(room_id=room_id)
 
     async def ListRooms(self, request: rooms_pb2.ListRoomsRequest, context: Context) -> rooms_pb2.ListRoomsResponse:  # noqa: N802
         """See the proto."""
+        self._vouchers.check_person(assertion_of(context), user_id=request.user_id)
         page = await self._directory.list_rooms(
             request.user_id,
             query=read_query(request.query),
@@ -104,6 +109,7 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
         self, request: rooms_pb2.ListMembersRequest, context: Context
     ) -> rooms_pb2.ListMembersResponse:
         """See the proto."""
+        self._vouchers.check_person(assertion_of(context), user_id=request.user_id)
         page = await self._directory.list_members(request.user_id, read_reference(request.room))
         return rooms_pb2.ListMembersResponse(
             room_id=page.room.room_id,
@@ -117,6 +123,7 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
         self, request: rooms_pb2.ListMessagesRequest, context: Context
     ) -> rooms_pb2.ListMessagesResponse:
         """See the proto."""
+        self._vouchers.check_person(assertion_of(context), user_id=request.user_id)
         position = request.WhichOneof("position")
         seq = {None: 0, "after_seq": request.after_seq, "before_seq": request.before_seq}[position]
         if seq < 0:
@@ -136,6 +143,11 @@ class RoomsServicer(rooms_pb2_grpc.RoomsServiceServicer):
             last_seq=room.last_seq,
             more=more,
         )
+
+    def _session(self, named: rooms_pb2.Session, context: Context) -> Session:
+        session = read_session(named)
+        self._vouchers.check_session(assertion_of(context), session)
+        return session
 
 
 def read_session(session: rooms_pb2.Session) -> Session:

@@ -135,6 +135,11 @@ class Stream:
 
         self._log.append(publishes, answer)
 
+    def refuse(self, publishes: Sequence[Publish], outcome: Outcome) -> None:
+        """Answers messages that are not to be stored."""
+        self._results += [(publish, outcome) for publish in publishes]
+        self._something_waits.set()
+
     def _answer(self, publishes: Sequence[Publish], outcomes: Sequence[Outcome] | None) -> None:
         self._pending_count -= len(publishes)
         if outcomes is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import services.auth
 from services.auth.accounts import Accounts
+from services.auth.assertions import Assertions
 from services.auth.hash_pool import HashPool
 from services.auth.passwords import PasswordScheme
 from services.auth.revocations import EdgeBoot, Revocations
@@ -22,9 +23,11 @@ from services.auth.sessions import SessionPolicy, Sessions
 from services.auth.store import SqlStore
 from services.auth.sweeper import Sweeper
 from services.auth.throttle import MemoryThrottle, ThrottlePolicy
+from services.common.assertions import Signer, Verifier
 from services.common.clock import FakeClock
 from services.common.db import Database, migrate
 from services.common.tasks import TaskSet
+from tests.helpers import certificates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -55,6 +58,7 @@ class World:
     revocations: Revocations
     accounts: Accounts
     sessions: Sessions
+    assertions: Assertions
     sweeper: Sweeper
 
     async def register(self, username: str, password: str = PASSWORD, address: str = HOME_ADDRESS) -> Account:
@@ -110,6 +114,7 @@ async def make(
     sessions = Sessions(
         store=store, revocations=revocations, throttle=throttle, policy=SessionPolicy(), clock=clock, tasks=tasks
     )
+    keys = certificates.shared().assertion_keys
     try:
         yield World(
             url=url,
@@ -122,6 +127,13 @@ async def make(
             revocations=revocations,
             accounts=accounts,
             sessions=sessions,
+            assertions=Assertions(
+                signer=Signer(keys.private, clock),
+                verifier=Verifier(keys.public, clock),
+                store=store,
+                lifetime_s=900.0,
+                clock=clock,
+            ),
             sweeper=Sweeper(accounts=accounts, sessions=sessions, clock=clock),
         )
     finally:

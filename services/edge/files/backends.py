@@ -11,6 +11,7 @@ from parley.rooms.v1 import files_pb2, files_pb2_grpc, rooms_pb2
 
 from services.common.errors import ParleyError, from_rpc_error
 from services.common.wire.codes import ErrorCode
+from services.edge.backends import assertion_metadata
 from services.edge.decisions import User
 from services.edge.files.ports import FileInfo, FilePage, FilesBackend, ListedFile, Offer, Offered, Progress
 
@@ -122,30 +123,31 @@ class GrpcFiles:
             transfer_id=offer.transfer_id,
             piece_bytes=offer.piece_bytes,
         )
-        response = await self._ask(self._stub.OfferFile, request)
+        response = await self._ask(self._stub.OfferFile, request, user)
         return Offered(response.file_id, response.offset, response.room_id)
 
     def open_upload(self, user: User, offered: Offered) -> GrpcUpload:
         """Begin to send the bytes of an offered file."""
-        return GrpcUpload(self._stub.Upload(timeout=_STREAM_S), user, offered)
+        return GrpcUpload(self._stub.Upload(timeout=_STREAM_S, metadata=assertion_metadata(user)), user, offered)
 
     def open_download(self, user: User, file_id: str, offset: int) -> GrpcDownload:
         """Begin to fetch a posted file."""
         request = files_pb2.DownloadRequest(user_id=user.user_id, file_id=file_id, offset=offset)
-        return GrpcDownload(self._stub.Download(request, timeout=_STREAM_S))
+        return GrpcDownload(self._stub.Download(request, timeout=_STREAM_S, metadata=assertion_metadata(user)))
 
     async def give_up(self, user: User, file_id: str) -> None:
         """Take back a file that is not posted."""
-        await self._ask(self._stub.CancelFile, files_pb2.CancelFileRequest(user_id=user.user_id, file_id=file_id))
+        request = files_pb2.CancelFileRequest(user_id=user.user_id, file_id=file_id)
+        await self._ask(self._stub.CancelFile, request, user)
 
     async def list_files(self, user: User, room: str, *, before: int, limit: int) -> FilePage:
         """A page of a room's files."""
         request = files_pb2.ListFilesRequest(user_id=user.user_id, room=room, before_seq=before, page_size=limit)
-        response = await self._ask(self._stub.ListFiles, request)
+        response = await self._ask(self._stub.ListFiles, request, user)
         return FilePage(response.room_id, [_listed(posted) for posted in response.files], response.next_before_seq)
 
-    async def _ask(self, method: Callable[..., Awaitable[T]], request: object) -> T:
-        return await _translated(method(request, timeout=self._timeout_s))
+    async def _ask(self, method: Callable[..., Awaitable[T]], request: object, user: User | None = None) -> T:
+        return await _translated(method(request, timeout=self._timeout_s, metadata=assertion_metadata(user)))
 
 
 def files_of(channels: Mapping[str, grpc.aio.Channel], *, timeout_s: float) -> dict[str, FilesBackend]:

@@ -15,6 +15,7 @@ from services.rooms.files.rules import Offer
 from services.rooms.files.store import POSTED, Sender
 from services.rooms.files.uploads import Posted
 from services.rooms.servicer import ID_CHARS_MAX, NAME_CHARS_MAX, encode_file
+from services.rooms.vouchers import assertion_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from services.rooms.counts import FileCounts
     from services.rooms.files.library import Library
     from services.rooms.files.upload import Upload
+    from services.rooms.vouchers import Vouchers
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,8 +35,9 @@ FILES_PAGE_MAX: Final = 200
 class FileServicer(files_pb2_grpc.FileServiceServicer):
     """`parley.rooms.v1.FileService`."""
 
-    def __init__(self, library: Library, counts: FileCounts) -> None:
+    def __init__(self, library: Library, counts: FileCounts, vouchers: Vouchers) -> None:
         self._library = library
+        self._vouchers = vouchers
         self._counts = counts
 
     async def GetFileLimits(  # noqa: N802
@@ -46,6 +49,7 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
     async def OfferFile(self, request: files_pb2.OfferFileRequest, context: Context) -> files_pb2.OfferFileResponse:  # noqa: N802
         """See the proto."""
         sender = Sender(_id("user_id", request.user_id), _id("username", request.username))
+        self._vouchers.check_person(assertion_of(context), user_id=sender.user_id, username=sender.username)
         offer = Offer(
             name=request.name,
             size=request.size,
@@ -65,6 +69,7 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
             return
         begin = first.begin
         user_id, file_id = _id("begin.user_id", begin.user_id), _file_id(begin.file_id)
+        self._vouchers.check_person(assertion_of(context), user_id=user_id)
         uploads = self._library.uploads
         upload = await uploads.begin(user_id, file_id, begin.offset)
         if isinstance(upload, Posted):
@@ -86,6 +91,7 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
     ) -> AsyncIterator[files_pb2.DownloadResponse]:
         """See the proto."""
         user_id, file_id = _id("user_id", request.user_id), _file_id(request.file_id)
+        self._vouchers.check_person(assertion_of(context), user_id=user_id)
         download = await self._library.begin_download(user_id, file_id, request.offset)
         try:
             yield files_pb2.DownloadResponse(file=encode_file(download.record.file))
@@ -97,7 +103,9 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
 
     async def CancelFile(self, request: files_pb2.CancelFileRequest, context: Context) -> files_pb2.CancelFileResponse:  # noqa: N802
         """See the proto."""
-        await self._library.cancel(_id("user_id", request.user_id), _file_id(request.file_id))
+        user_id, file_id = _id("user_id", request.user_id), _file_id(request.file_id)
+        self._vouchers.check_person(assertion_of(context), user_id=user_id)
+        await self._library.cancel(user_id, file_id)
         return files_pb2.CancelFileResponse()
 
     async def ListFiles(self, request: files_pb2.ListFilesRequest, context: Context) -> files_pb2.ListFilesResponse:  # noqa: N802
@@ -106,6 +114,7 @@ class FileServicer(files_pb2_grpc.FileServiceServicer):
             raise _bad_request(f"page_size: 0 to {FILES_PAGE_MAX}")
         if request.before_seq < 0:
             raise _bad_request("before_seq: not below 0")
+        self._vouchers.check_person(assertion_of(context), user_id=request.user_id)
         page = await self._library.list_files(
             _id("user_id", request.user_id),
             _reference(request.room),

@@ -54,7 +54,15 @@ class Service:
 async def start(home: Path, **settings: object) -> tuple[asyncio.subprocess.Process, Path]:
     ready = home / "ready.json"
     ready.unlink(missing_ok=True)
-    chosen = {"ready_file": ready, "bcrypt_rounds": 4, **certificates.shared().settings("auth", home), **settings}
+    material = certificates.shared()
+    chosen = {
+        "ready_file": ready,
+        "bcrypt_rounds": 4,
+        "assertion_key_file": material.assertion_keys.private,
+        "assertion_keys_file": material.assertion_keys.public,
+        **material.settings("auth", home),
+        **settings,
+    }
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PARLEY_")}
     with (home / "stderr").open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(

@@ -46,7 +46,13 @@ def counters() -> Counters:
 
 @pytest.fixture
 async def server(world: World, counters: Counters) -> AsyncIterator[RpcServer]:
-    edge_side = AuthServicer(accounts=world.accounts, sessions=world.sessions, clock=world.clock, counters=counters)
+    edge_side = AuthServicer(
+        accounts=world.accounts,
+        sessions=world.sessions,
+        assertions=world.assertions,
+        clock=world.clock,
+        counters=counters,
+    )
     admin_side = AuthAdminServicer(
         store=world.store, accounts=world.accounts, sessions=world.sessions, clock=world.clock
     )

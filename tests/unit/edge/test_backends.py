@@ -16,7 +16,7 @@ from services.common.wire.codes import ErrorCode
 from services.common.wire.requests import History
 from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
 from services.edge.decisions import User
-from services.edge.ports import Login, Member, Revocation, Room
+from services.edge.ports import Assertion, Login, Member, Revocation, Room
 from tests.helpers import columns, rpc
 
 AMY = User("u1", "amy", "s1", 0.0)
@@ -37,7 +37,7 @@ class Recorder:
             raise self.answer
         return self.answer
 
-    Register = Login = Resume = Logout = EndSessions = RenewLease = _take
+    Register = Login = Resume = Logout = EndSessions = RenewLease = RenewAssertions = _take
     OpenSession = CloseSessions = CreateRoom = JoinRoom = LeaveRoom = ListRooms = ListMembers = ListMessages = _take
 
     async def WatchRevocations(self, request: Any, _: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -90,10 +90,22 @@ async def test_accounts_and_sessions() -> None:
         recorder.answer = auth_pb2.RegisterResponse(user_id="u1", username="amy")
         assert await backend.register("Amy", "secret", address="192.0.2.1") == "u1"
         recorder.answer = auth_pb2.LoginResponse(
-            user_id="u1", username="amy", session_id="s1", token="t", token_expires_at_ms=5
+            user_id="u1",
+            username="amy",
+            session_id="s1",
+            token="t",
+            token_expires_at_ms=5,
+            assertion=auth_pb2.Assertion(data=b"word", lifetime_s=900),
         )
         login = await backend.login("Amy", "secret", address="192.0.2.1", device="laptop", takeover=True)
-        assert login == Login(user_id="u1", username="amy", session_id="s1", token="t", token_expires_at_ms=5)
+        assert login == Login(
+            user_id="u1",
+            username="amy",
+            session_id="s1",
+            token="t",
+            token_expires_at_ms=5,
+            assertion=Assertion(b"word", 900.0),
+        )
         recorder.answer = auth_pb2.ResumeResponse(
             user_id="u1", username="amy", session_id="s2", token="t2", token_expires_at_ms=6
         )
@@ -105,6 +117,13 @@ async def test_accounts_and_sessions() -> None:
         await backend.end_sessions(["s1", "s2"])
         recorder.answer = auth_pb2.RenewLeaseResponse(lease_s=15, ended_session_ids=["s2"])
         assert await backend.renew_lease(["s1", "s2"]) == (15.0, ["s2"])
+        recorder.answer = auth_pb2.RenewAssertionsResponse(
+            assertions=[auth_pb2.Assertion(data=b"new", lifetime_s=900), auth_pb2.Assertion(lifetime_s=900)]
+        )
+        assert await backend.renew_assertions([b"one", b"two"]) == [Assertion(b"new", 900.0), Assertion(b"", 900.0)]
+        assert recorder.requests.pop() == auth_pb2.RenewAssertionsRequest(
+            edge=auth_pb2.EdgeBoot(name="edge-1", boot_id="b007"), assertions=[b"one", b"two"]
+        )
         assert recorder.requests == [
             auth_pb2.RegisterRequest(username="Amy", password="secret", address="192.0.2.1"),
             auth_pb2.LoginRequest(

@@ -7,7 +7,8 @@ from parley.rooms.v1 import feed_pb2
 
 from services.common.clock import FakeClock
 from services.common.wire.codes import ErrorCode
-from services.edge.decisions import Text
+from services.edge import publisher
+from services.edge.decisions import Text, Voucher
 from services.edge.publisher import Publisher, refusal_text
 from services.edge.qos.classes import QosClass
 from services.edge.runs import Run
@@ -359,3 +360,39 @@ def test_what_is_stored_is_counted_with_the_time_it_took() -> None:
     world.stored(1, 2, 3)
     world.stored(3)
     assert [one for one in world.counted if one[1]] == [(1.25, 2), (0.75, 1)]
+
+
+def test_an_assertion_goes_with_its_persons_first_text_on_a_stream_and_when_it_was_renewed() -> None:
+    world = World()
+    word = Voucher(b"one")
+
+    def sent() -> list[bytes]:
+        item = Text(
+            "room0001", "a", None, None, QosClass.NORMAL, "u1", "amy", world.now, world.connection, voucher=word
+        )
+        world.publisher.submit(item, world.now)
+        request = feed_pb2.AttachRequest()
+        world.publisher.fill(request)
+        world.stored(item.number)
+        return list(request.assertions)
+
+    assert [sent(), sent()] == [[b"one"], []]
+    word.assertion = b"two"
+    assert [sent(), sent()] == [[b"two"], []]
+    world.publisher.disconnected()
+    world.publisher.connected()
+    assert [sent(), sent()] == [[b"two"], []]
+
+
+def test_how_many_assertions_rooms_is_known_to_have_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "_VOUCHED_MAX", 3)
+    world = World()
+    for number in range(10):
+        word = Voucher(b"%d" % number)
+        user = f"u{number}"
+        item = Text("room0001", "a", None, None, QosClass.NORMAL, user, user, world.now, world.connection, voucher=word)
+        world.publisher.submit(item, world.now)
+    request = feed_pb2.AttachRequest()
+    world.publisher.fill(request)
+    assert list(request.assertions) == [b"%d" % number for number in range(10)]
+    assert len(world.publisher._vouched) <= 3

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from parley.rooms.v1 import feed_pb2
 
+from services.common.clock import FakeClock
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.rooms.bus import MembershipEnded
@@ -15,6 +16,7 @@ from services.rooms.feed import EncodedRun, FeedServicer, _checked_hello, _publi
 from services.rooms.messages import RUN_CHARS_MAX, Message, Outcome, Publish, Run, split
 from services.rooms.presence import Action, Change
 from services.rooms.stream import PARCEL_BYTES_MAX, Parcel
+from services.rooms.vouchers import Vouchers
 from tests.helpers import columns
 
 if TYPE_CHECKING:
@@ -139,7 +141,14 @@ class FakeService:
     def servicer(self) -> FeedServicer:
         parts: Any = self
         return FeedServicer(
-            log=parts, directory=parts, attendance=parts, streams=parts, open_stream=parts, follows_max=1, spans=parts
+            log=parts,
+            directory=parts,
+            attendance=parts,
+            streams=parts,
+            open_stream=parts,
+            vouchers=Vouchers(None, FakeClock()),
+            follows_max=1,
+            spans=parts,
         )
 
 
@@ -162,5 +171,5 @@ async def test_a_stopped_stream_takes_nothing_more() -> None:
         fake.stopped.set()
         yield feed_pb2.AttachRequest(publishes=columns.publishes(columns.PublishRow(2, text="behind")))
 
-    assert await fake.servicer._read(fake, requests()) is None
+    assert await fake.servicer._read(fake, Vouchers(None, FakeClock()).speakers("boot-1"), requests()) is None
     assert fake.calls == ["publish before", "wait for room"]

@@ -122,6 +122,7 @@ class LoginResponse(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     TOKEN_EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    ASSERTION_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     username: _builtins.str
     session_id: _builtins.str
@@ -129,6 +130,10 @@ class LoginResponse(_message.Message):
     """256 random bits, base64url. Only its hash is stored."""
     token_expires_at_ms: _builtins.int
     """Unix time in milliseconds."""
+    @_builtins.property
+    def assertion(self) -> Global___Assertion:
+        """By which the edge proves to rooms that this session is its own."""
+
     def __init__(
         self,
         *,
@@ -137,10 +142,11 @@ class LoginResponse(_message.Message):
         session_id: _builtins.str = ...,
         token: _builtins.str = ...,
         token_expires_at_ms: _builtins.int = ...,
+        assertion: Global___Assertion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "token", b"token", "token_expires_at_ms", b"token_expires_at_ms", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "session_id", b"session_id", "token", b"token", "token_expires_at_ms", b"token_expires_at_ms", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,12 +189,17 @@ class ResumeResponse(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     TOKEN_EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    ASSERTION_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     username: _builtins.str
     session_id: _builtins.str
     token: _builtins.str
     token_expires_at_ms: _builtins.int
     """Unix time in milliseconds."""
+    @_builtins.property
+    def assertion(self) -> Global___Assertion:
+        """By which the edge proves to rooms that this session is its own."""
+
     def __init__(
         self,
         *,
@@ -197,10 +208,11 @@ class ResumeResponse(_message.Message):
         session_id: _builtins.str = ...,
         token: _builtins.str = ...,
         token_expires_at_ms: _builtins.int = ...,
+        assertion: Global___Assertion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "token", b"token", "token_expires_at_ms", b"token_expires_at_ms", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "session_id", b"session_id", "token", b"token", "token_expires_at_ms", b"token_expires_at_ms", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,6 +362,79 @@ class RenewLeaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenewLeaseResponse: _TypeAlias = RenewLeaseResponse  # noqa: Y015
+
+@_typing.final
+class RenewAssertionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGE_FIELD_NUMBER: _builtins.int
+    ASSERTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edge(self) -> Global___EdgeBoot: ...
+    @_builtins.property
+    def assertions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        edge: Global___EdgeBoot | None = ...,
+        assertions: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edge", b"edge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertions", b"assertions", "edge", b"edge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewAssertionsRequest: _TypeAlias = RenewAssertionsRequest  # noqa: Y015
+
+@_typing.final
+class RenewAssertionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSERTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def assertions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assertion]:
+        """In the order of the request; without `data` where the session is not open any more."""
+
+    def __init__(
+        self,
+        *,
+        assertions: _abc.Iterable[Global___Assertion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertions", b"assertions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewAssertionsResponse: _TypeAlias = RenewAssertionsResponse  # noqa: Y015
+
+@_typing.final
+class Assertion(_message.Message):
+    """Auth's signed word that an edge may speak for a person, opaque to the edge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    LIFETIME_S_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    lifetime_s: _builtins.float
+    """For how long it is good from now on. It is to be renewed well before."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        lifetime_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "lifetime_s", b"lifetime_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assertion: _TypeAlias = Assertion  # noqa: Y015
 
 @_typing.final
 class WatchRevocationsRequest(_message.Message):

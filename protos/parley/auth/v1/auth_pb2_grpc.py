@@ -65,6 +65,11 @@ class AuthServiceStub:
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewLeaseRequest.SerializeToString,
                 response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewLeaseResponse.FromString,
                 _registered_method=True)
+        self.RenewAssertions = channel.unary_unary(
+                '/parley.auth.v1.AuthService/RenewAssertions',
+                request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewAssertionsRequest.SerializeToString,
+                response_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewAssertionsResponse.FromString,
+                _registered_method=True)
         self.WatchRevocations = channel.unary_stream(
                 '/parley.auth.v1.AuthService/WatchRevocations',
                 request_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.WatchRevocationsRequest.SerializeToString,
@@ -124,6 +129,14 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewAssertions(self, request, context):
+        """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
+        Errors: forbidden (one is not auth's, or another edge's), unavailable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRevocations(self, request, context):
         """Streams the ends of sessions that the edge did not ask for, from now on. An edge that (re)opens the stream
         asks RenewLease afterwards which of its sessions are still alive, so that nothing is missed in between.
@@ -164,6 +177,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.RenewLease,
                     request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewLeaseRequest.FromString,
                     response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'RenewAssertions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewAssertions,
+                    request_deserializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewAssertionsRequest.FromString,
+                    response_serializer=parley_dot_auth_dot_v1_dot_auth__pb2.RenewAssertionsResponse.SerializeToString,
             ),
             'WatchRevocations': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRevocations,
@@ -334,6 +352,33 @@ class AuthService:
             '/parley.auth.v1.AuthService/RenewLease',
             parley_dot_auth_dot_v1_dot_auth__pb2.RenewLeaseRequest.SerializeToString,
             parley_dot_auth_dot_v1_dot_auth__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewAssertions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.auth.v1.AuthService/RenewAssertions',
+            parley_dot_auth_dot_v1_dot_auth__pb2.RenewAssertionsRequest.SerializeToString,
+            parley_dot_auth_dot_v1_dot_auth__pb2.RenewAssertionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

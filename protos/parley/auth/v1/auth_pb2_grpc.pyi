@@ -58,6 +58,10 @@ class AuthServiceStub:
     """Keeps the sessions of one edge alive. An edge that stays silent for `lease_s` loses all of them, and a new
     boot of the same edge ends what an earlier boot left behind.
     """
+    RenewAssertions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RenewAssertionsRequest, _auth_pb2.RenewAssertionsResponse]
+    """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
+    Errors: forbidden (one is not auth's, or another edge's), unavailable.
+    """
     WatchRevocations: _grpc.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]
     """Streams the ends of sessions that the edge did not ask for, from now on. An edge that (re)opens the stream
     asks RenewLease afterwards which of its sessions are still alive, so that nothing is missed in between.
@@ -88,6 +92,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
     RenewLease: _aio.UnaryUnaryMultiCallable[_auth_pb2.RenewLeaseRequest, _auth_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """Keeps the sessions of one edge alive. An edge that stays silent for `lease_s` loses all of them, and a new
     boot of the same edge ends what an earlier boot left behind.
+    """
+    RenewAssertions: _aio.UnaryUnaryMultiCallable[_auth_pb2.RenewAssertionsRequest, _auth_pb2.RenewAssertionsResponse]  # type: ignore[assignment]
+    """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
+    Errors: forbidden (one is not auth's, or another edge's), unavailable.
     """
     WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
     """Streams the ends of sessions that the edge did not ask for, from now on. An edge that (re)opens the stream
@@ -152,6 +160,16 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_auth_pb2.RenewLeaseResponse, _abc.Awaitable[_auth_pb2.RenewLeaseResponse]]:
         """Keeps the sessions of one edge alive. An edge that stays silent for `lease_s` loses all of them, and a new
         boot of the same edge ends what an earlier boot left behind.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewAssertions(
+        self,
+        request: _auth_pb2.RenewAssertionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RenewAssertionsResponse, _abc.Awaitable[_auth_pb2.RenewAssertionsResponse]]:
+        """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
+        Errors: forbidden (one is not auth's, or another edge's), unavailable.
         """
 
     @_abc_1.abstractmethod

@@ -25,51 +25,53 @@ _sym_db = _symbol_database.Default()
 from parley.rooms.v1 import rooms_pb2 as parley_dot_rooms_dot_v1_dot_rooms__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aparley/rooms/v1/feed.proto\x12\x0fparley.rooms.v1\x1a\x1bparley/rooms/v1/rooms.proto\"\xe3\x01\n\rAttachRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.parley.rooms.v1.EdgeHello\x12-\n\tpublishes\x18\x02 \x01(\x0b\x32\x1a.parley.rooms.v1.Publishes\x12(\n\x07\x66ollows\x18\x03 \x03(\x0b\x32\x17.parley.rooms.v1.Follow\x12\x19\n\x11unfollow_room_ids\x18\x04 \x03(\t\x12\x33\n\x0c\x61nnouncement\x18\x05 \x01(\x0b\x32\x1d.parley.rooms.v1.Announcement\"c\n\tEdgeHello\x12\x11\n\tedge_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x32\n\x08sessions\x18\x03 \x03(\x0b\x32 .parley.rooms.v1.SessionPresence\"B\n\x0c\x41nnouncement\x12\x32\n\x08sessions\x18\x01 \x03(\x0b\x32 .parley.rooms.v1.SessionPresence\"N\n\x0fSessionPresence\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.parley.rooms.v1.Session\x12\x10\n\x08room_ids\x18\x02 \x03(\t\"\xd7\x01\n\tPublishes\x12\x0f\n\x07numbers\x18\x01 \x03(\x04\x12\x10\n\x08room_ids\x18\x02 \x03(\t\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x11\n\tusernames\x18\x04 \x03(\t\x12\r\n\x05texts\x18\x05 \x03(\t\x12\x0c\n\x04keys\x18\x06 \x03(\t\x12\x36\n\x06traces\x18\x07 \x03(\x0b\x32&.parley.rooms.v1.Publishes.TracesEntry\x1a-\n\x0bTracesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\";\n\x06\x46ollow\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x11\n\tafter_seq\x18\x03 \x01(\x03\"\xaa\x02\n\x0e\x41ttachResponse\x12\'\n\x06stored\x18\x05 \x01(\x0b\x32\x17.parley.rooms.v1.Stored\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.parley.rooms.v1.PublishResult\x12,\n\x05rooms\x18\x02 \x03(\x0b\x32\x1d.parley.rooms.v1.RoomMessages\x12\x39\n\x10presence_changes\x18\x03 \x03(\x0b\x32\x1f.parley.rooms.v1.PresenceChange\x12=\n\x12membership_changes\x18\x04 \x03(\x0b\x32!.parley.rooms.v1.MembershipChange\x12\x16\n\x0e\x61nnounce_again\x18\x07 \x01(\x08\"K\n\x06Stored\x12\x0f\n\x07numbers\x18\x01 \x03(\x04\x12\x0e\n\x06\x65pochs\x18\x02 \x03(\t\x12\x0c\n\x04seqs\x18\x03 \x03(\x03\x12\x12\n\nsent_at_ms\x18\x04 \x03(\x03\"\x8d\x01\n\rPublishResult\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\nerror_code\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x01\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x0b\n\x03seq\x18\x05 \x01(\x03\x12\x12\n\nsent_at_ms\x18\x06 \x01(\x03\x12\x11\n\tduplicate\x18\x07 \x01(\x08\"\xdf\x02\n\x0cRoomMessages\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x11\n\tfirst_seq\x18\x03 \x01(\x03\x12\x11\n\tusernames\x18\x04 \x03(\t\x12\r\n\x05texts\x18\x05 \x03(\t\x12\x12\n\nsent_at_ms\x18\x06 \x03(\x03\x12\x37\n\x05\x66iles\x18\x07 \x03(\x0b\x32(.parley.rooms.v1.RoomMessages.FilesEntry\x12\x39\n\x06traces\x18\x08 \x03(\x0b\x32).parley.rooms.v1.RoomMessages.TracesEntry\x1a\x43\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.parley.rooms.v1.File:\x02\x38\x01\x1a-\n\x0bTracesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"z\n\x0ePresenceChange\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12/\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1f.parley.rooms.v1.PresenceAction\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x14\n\x0conline_count\x18\x04 \x01(\x05\"F\n\x10MembershipChange\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08last_seq\x18\x03 \x01(\x03*\xba\x01\n\x0ePresenceAction\x12\x1f\n\x1bPRESENCE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14PRESENCE_ACTION_JOIN\x10\x01\x12\x19\n\x15PRESENCE_ACTION_LEAVE\x10\x02\x12\x1a\n\x16PRESENCE_ACTION_ONLINE\x10\x03\x12\x1b\n\x17PRESENCE_ACTION_OFFLINE\x10\x04\x12\x19\n\x15PRESENCE_ACTION_COUNT\x10\x05\x32`\n\x0fRoomFeedService\x12M\n\x06\x41ttach\x12\x1e.parley.rooms.v1.AttachRequest\x1a\x1f.parley.rooms.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aparley/rooms/v1/feed.proto\x12\x0fparley.rooms.v1\x1a\x1bparley/rooms/v1/rooms.proto\"\xfc\x01\n\rAttachRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x1a.parley.rooms.v1.EdgeHello\x12-\n\tpublishes\x18\x02 \x01(\x0b\x32\x1a.parley.rooms.v1.Publishes\x12(\n\x07\x66ollows\x18\x03 \x03(\x0b\x32\x17.parley.rooms.v1.Follow\x12\x19\n\x11unfollow_room_ids\x18\x04 \x03(\t\x12\x33\n\x0c\x61nnouncement\x18\x05 \x01(\x0b\x32\x1d.parley.rooms.v1.Announcement\x12\x17\n\nassertions\x18\x06 \x03(\x0c\x42\x03\x80\x01\x01\"c\n\tEdgeHello\x12\x11\n\tedge_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x32\n\x08sessions\x18\x03 \x03(\x0b\x32 .parley.rooms.v1.SessionPresence\"B\n\x0c\x41nnouncement\x12\x32\n\x08sessions\x18\x01 \x03(\x0b\x32 .parley.rooms.v1.SessionPresence\"N\n\x0fSessionPresence\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.parley.rooms.v1.Session\x12\x10\n\x08room_ids\x18\x02 \x03(\t\"\xd7\x01\n\tPublishes\x12\x0f\n\x07numbers\x18\x01 \x03(\x04\x12\x10\n\x08room_ids\x18\x02 \x03(\t\x12\x10\n\x08user_ids\x18\x03 \x03(\t\x12\x11\n\tusernames\x18\x04 \x03(\t\x12\r\n\x05texts\x18\x05 \x03(\t\x12\x0c\n\x04keys\x18\x06 \x03(\t\x12\x36\n\x06traces\x18\x07 \x03(\x0b\x32&.parley.rooms.v1.Publishes.TracesEntry\x1a-\n\x0bTracesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\";\n\x06\x46ollow\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x11\n\tafter_seq\x18\x03 \x01(\x03\"\xaa\x02\n\x0e\x41ttachResponse\x12\'\n\x06stored\x18\x05 \x01(\x0b\x32\x17.parley.rooms.v1.Stored\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.parley.rooms.v1.PublishResult\x12,\n\x05rooms\x18\x02 \x03(\x0b\x32\x1d.parley.rooms.v1.RoomMessages\x12\x39\n\x10presence_changes\x18\x03 \x03(\x0b\x32\x1f.parley.rooms.v1.PresenceChange\x12=\n\x12membership_changes\x18\x04 \x03(\x0b\x32!.parley.rooms.v1.MembershipChange\x12\x16\n\x0e\x61nnounce_again\x18\x07 \x01(\x08\"K\n\x06Stored\x12\x0f\n\x07numbers\x18\x01 \x03(\x04\x12\x0e\n\x06\x65pochs\x18\x02 \x03(\t\x12\x0c\n\x04seqs\x18\x03 \x03(\x03\x12\x12\n\nsent_at_ms\x18\x04 \x03(\x03\"\x8d\x01\n\rPublishResult\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\nerror_code\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x01\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x0b\n\x03seq\x18\x05 \x01(\x03\x12\x12\n\nsent_at_ms\x18\x06 \x01(\x03\x12\x11\n\tduplicate\x18\x07 \x01(\x08\"\xdf\x02\n\x0cRoomMessages\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x11\n\tfirst_seq\x18\x03 \x01(\x03\x12\x11\n\tusernames\x18\x04 \x03(\t\x12\r\n\x05texts\x18\x05 \x03(\t\x12\x12\n\nsent_at_ms\x18\x06 \x03(\x03\x12\x37\n\x05\x66iles\x18\x07 \x03(\x0b\x32(.parley.rooms.v1.RoomMessages.FilesEntry\x12\x39\n\x06traces\x18\x08 \x03(\x0b\x32).parley.rooms.v1.RoomMessages.TracesEntry\x1a\x43\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.parley.rooms.v1.File:\x02\x38\x01\x1a-\n\x0bTracesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"z\n\x0ePresenceChange\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12/\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1f.parley.rooms.v1.PresenceAction\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x14\n\x0conline_count\x18\x04 \x01(\x05\"F\n\x10MembershipChange\x12\x0f\n\x07room_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x10\n\x08last_seq\x18\x03 \x01(\x03*\xba\x01\n\x0ePresenceAction\x12\x1f\n\x1bPRESENCE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14PRESENCE_ACTION_JOIN\x10\x01\x12\x19\n\x15PRESENCE_ACTION_LEAVE\x10\x02\x12\x1a\n\x16PRESENCE_ACTION_ONLINE\x10\x03\x12\x1b\n\x17PRESENCE_ACTION_OFFLINE\x10\x04\x12\x19\n\x15PRESENCE_ACTION_COUNT\x10\x05\x32`\n\x0fRoomFeedService\x12M\n\x06\x41ttach\x12\x1e.parley.rooms.v1.AttachRequest\x1a\x1f.parley.rooms.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.rooms.v1.feed_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ATTACHREQUEST'].fields_by_name['assertions']._loaded_options = None
+  _globals['_ATTACHREQUEST'].fields_by_name['assertions']._serialized_options = b'\200\001\001'
   _globals['_PUBLISHES_TRACESENTRY']._loaded_options = None
   _globals['_PUBLISHES_TRACESENTRY']._serialized_options = b'8\001'
   _globals['_ROOMMESSAGES_FILESENTRY']._loaded_options = None
   _globals['_ROOMMESSAGES_FILESENTRY']._serialized_options = b'8\001'
   _globals['_ROOMMESSAGES_TRACESENTRY']._loaded_options = None
   _globals['_ROOMMESSAGES_TRACESENTRY']._serialized_options = b'8\001'
-  _globals['_PRESENCEACTION']._serialized_start=1907
-  _globals['_PRESENCEACTION']._serialized_end=2093
+  _globals['_PRESENCEACTION']._serialized_start=1932
+  _globals['_PRESENCEACTION']._serialized_end=2118
   _globals['_ATTACHREQUEST']._serialized_start=77
-  _globals['_ATTACHREQUEST']._serialized_end=304
-  _globals['_EDGEHELLO']._serialized_start=306
-  _globals['_EDGEHELLO']._serialized_end=405
-  _globals['_ANNOUNCEMENT']._serialized_start=407
-  _globals['_ANNOUNCEMENT']._serialized_end=473
-  _globals['_SESSIONPRESENCE']._serialized_start=475
-  _globals['_SESSIONPRESENCE']._serialized_end=553
-  _globals['_PUBLISHES']._serialized_start=556
-  _globals['_PUBLISHES']._serialized_end=771
-  _globals['_PUBLISHES_TRACESENTRY']._serialized_start=726
-  _globals['_PUBLISHES_TRACESENTRY']._serialized_end=771
-  _globals['_FOLLOW']._serialized_start=773
-  _globals['_FOLLOW']._serialized_end=832
-  _globals['_ATTACHRESPONSE']._serialized_start=835
-  _globals['_ATTACHRESPONSE']._serialized_end=1133
-  _globals['_STORED']._serialized_start=1135
-  _globals['_STORED']._serialized_end=1210
-  _globals['_PUBLISHRESULT']._serialized_start=1213
-  _globals['_PUBLISHRESULT']._serialized_end=1354
-  _globals['_ROOMMESSAGES']._serialized_start=1357
-  _globals['_ROOMMESSAGES']._serialized_end=1708
-  _globals['_ROOMMESSAGES_FILESENTRY']._serialized_start=1594
-  _globals['_ROOMMESSAGES_FILESENTRY']._serialized_end=1661
-  _globals['_ROOMMESSAGES_TRACESENTRY']._serialized_start=1663
-  _globals['_ROOMMESSAGES_TRACESENTRY']._serialized_end=1708
-  _globals['_PRESENCECHANGE']._serialized_start=1710
-  _globals['_PRESENCECHANGE']._serialized_end=1832
-  _globals['_MEMBERSHIPCHANGE']._serialized_start=1834
-  _globals['_MEMBERSHIPCHANGE']._serialized_end=1904
-  _globals['_ROOMFEEDSERVICE']._serialized_start=2095
-  _globals['_ROOMFEEDSERVICE']._serialized_end=2191
+  _globals['_ATTACHREQUEST']._serialized_end=329
+  _globals['_EDGEHELLO']._serialized_start=331
+  _globals['_EDGEHELLO']._serialized_end=430
+  _globals['_ANNOUNCEMENT']._serialized_start=432
+  _globals['_ANNOUNCEMENT']._serialized_end=498
+  _globals['_SESSIONPRESENCE']._serialized_start=500
+  _globals['_SESSIONPRESENCE']._serialized_end=578
+  _globals['_PUBLISHES']._serialized_start=581
+  _globals['_PUBLISHES']._serialized_end=796
+  _globals['_PUBLISHES_TRACESENTRY']._serialized_start=751
+  _globals['_PUBLISHES_TRACESENTRY']._serialized_end=796
+  _globals['_FOLLOW']._serialized_start=798
+  _globals['_FOLLOW']._serialized_end=857
+  _globals['_ATTACHRESPONSE']._serialized_start=860
+  _globals['_ATTACHRESPONSE']._serialized_end=1158
+  _globals['_STORED']._serialized_start=1160
+  _globals['_STORED']._serialized_end=1235
+  _globals['_PUBLISHRESULT']._serialized_start=1238
+  _globals['_PUBLISHRESULT']._serialized_end=1379
+  _globals['_ROOMMESSAGES']._serialized_start=1382
+  _globals['_ROOMMESSAGES']._serialized_end=1733
+  _globals['_ROOMMESSAGES_FILESENTRY']._serialized_start=1619
+  _globals['_ROOMMESSAGES_FILESENTRY']._serialized_end=1686
+  _globals['_ROOMMESSAGES_TRACESENTRY']._serialized_start=1688
+  _globals['_ROOMMESSAGES_TRACESENTRY']._serialized_end=1733
+  _globals['_PRESENCECHANGE']._serialized_start=1735
+  _globals['_PRESENCECHANGE']._serialized_end=1857
+  _globals['_MEMBERSHIPCHANGE']._serialized_start=1859
+  _globals['_MEMBERSHIPCHANGE']._serialized_end=1929
+  _globals['_ROOMFEEDSERVICE']._serialized_start=2120
+  _globals['_ROOMFEEDSERVICE']._serialized_end=2216
 # @@protoc_insertion_point(module_scope)

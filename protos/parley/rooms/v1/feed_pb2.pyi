@@ -58,6 +58,7 @@ class AttachRequest(_message.Message):
     FOLLOWS_FIELD_NUMBER: _builtins.int
     UNFOLLOW_ROOM_IDS_FIELD_NUMBER: _builtins.int
     ANNOUNCEMENT_FIELD_NUMBER: _builtins.int
+    ASSERTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___EdgeHello:
         """Set in the first request of a stream, and only there."""
@@ -74,6 +75,13 @@ class AttachRequest(_message.Message):
     def announcement(self) -> Global___Announcement:
         """The answer to `announce_again`."""
 
+    @_builtins.property
+    def assertions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Assertions of people whose messages are in this request or in later ones: each comes once on a stream, and again
+        when it was renewed. Messages of whom there is none are refused with `unavailable`, because the edge of an honest
+        person lacks one only for a moment.
+        """
+
     def __init__(
         self,
         *,
@@ -82,10 +90,11 @@ class AttachRequest(_message.Message):
         follows: _abc.Iterable[Global___Follow] | None = ...,
         unfollow_room_ids: _abc.Iterable[_builtins.str] | None = ...,
         announcement: Global___Announcement | None = ...,
+        assertions: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "hello", b"hello", "publishes", b"publishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "follows", b"follows", "hello", b"hello", "publishes", b"publishes", "unfollow_room_ids", b"unfollow_room_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcement", b"announcement", "assertions", b"assertions", "follows", b"follows", "hello", b"hello", "publishes", b"publishes", "unfollow_room_ids", b"unfollow_room_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

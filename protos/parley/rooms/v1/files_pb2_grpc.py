@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class FileServiceStub:
-    """Sending and fetching files. Allowed identity: edge.
+    """Sending and fetching files. Allowed identity: edge. Every call for a person carries their assertion, as in
+    RoomsService.
     """
 
     def __init__(self, channel):
@@ -68,7 +69,8 @@ class FileServiceStub:
 
 
 class FileServiceServicer:
-    """Sending and fetching files. Allowed identity: edge.
+    """Sending and fetching files. Allowed identity: edge. Every call for a person carries their assertion, as in
+    RoomsService.
     """
 
     def GetFileLimits(self, request, context):
@@ -170,7 +172,8 @@ def add_FileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FileService:
-    """Sending and fetching files. Allowed identity: edge.
+    """Sending and fetching files. Allowed identity: edge. Every call for a person carries their assertion, as in
+    RoomsService.
     """
 
     @staticmethod

@@ -31,7 +31,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FileServiceStub:
-    """Sending and fetching files. Allowed identity: edge."""
+    """Sending and fetching files. Allowed identity: edge. Every call for a person carries their assertion, as in
+    RoomsService.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -71,7 +73,9 @@ class FileServiceStub:
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
-    """Sending and fetching files. Allowed identity: edge."""
+    """Sending and fetching files. Allowed identity: edge. Every call for a person carries their assertion, as in
+    RoomsService.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFileLimits: _aio.UnaryUnaryMultiCallable[_files_pb2.GetFileLimitsRequest, _files_pb2.GetFileLimitsResponse]  # type: ignore[assignment]
@@ -107,7 +111,9 @@ class FileServiceAsyncStub(FileServiceStub):
     """Lists the posted files of a room, the newest first. Errors: no_such_room, not_a_member, bad_request, unavailable."""
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sending and fetching files. Allowed identity: edge."""
+    """Sending and fetching files. Allowed identity: edge. Every call for a person carries their assertion, as in
+    RoomsService.
+    """
 
     @_abc_1.abstractmethod
     def GetFileLimits(

@@ -203,6 +203,7 @@ class Session(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     EDGE_BOOT_ID_FIELD_NUMBER: _builtins.int
+    ASSERTION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     user_id: _builtins.str
     username: _builtins.str
@@ -210,6 +211,8 @@ class Session(_message.Message):
     """The boot of the edge that holds the connection: AttachRequest.boot_id. When its stream is gone for longer
     than the grace period, so is the presence of its sessions.
     """
+    assertion: _builtins.bytes
+    """The session's assertion; only on streams, where there is no metadata for each."""
     def __init__(
         self,
         *,
@@ -217,10 +220,11 @@ class Session(_message.Message):
         user_id: _builtins.str = ...,
         username: _builtins.str = ...,
         edge_boot_id: _builtins.str = ...,
+        assertion: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["edge_boot_id", b"edge_boot_id", "session_id", b"session_id", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assertion", b"assertion", "edge_boot_id", b"edge_boot_id", "session_id", b"session_id", "user_id", b"user_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class RoomsServiceStub:
     """What an edge may ask. Allowed identity: edge.
+
+    Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
+    `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
+    ended is refused: forbidden.
     """
 
     def __init__(self, channel):
@@ -79,6 +83,10 @@ class RoomsServiceStub:
 
 class RoomsServiceServicer:
     """What an edge may ask. Allowed identity: edge.
+
+    Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
+    `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
+    ended is refused: forbidden.
     """
 
     def OpenSession(self, request, context):
@@ -193,6 +201,10 @@ def add_RoomsServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RoomsService:
     """What an edge may ask. Allowed identity: edge.
+
+    Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
+    `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
+    ended is refused: forbidden.
     """
 
     @staticmethod

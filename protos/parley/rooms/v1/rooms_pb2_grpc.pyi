@@ -31,7 +31,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RoomsServiceStub:
-    """What an edge may ask. Allowed identity: edge."""
+    """What an edge may ask. Allowed identity: edge.
+
+    Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
+    `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
+    ended is refused: forbidden.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -62,7 +67,12 @@ class RoomsServiceStub:
 
 @_typing.type_check_only
 class RoomsServiceAsyncStub(RoomsServiceStub):
-    """What an edge may ask. Allowed identity: edge."""
+    """What an edge may ask. Allowed identity: edge.
+
+    Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
+    `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
+    ended is refused: forbidden.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenSession: _aio.UnaryUnaryMultiCallable[_rooms_pb2.OpenSessionRequest, _rooms_pb2.OpenSessionResponse]  # type: ignore[assignment]
@@ -89,7 +99,12 @@ class RoomsServiceAsyncStub(RoomsServiceStub):
     """Reads a page of a room's log, ascending. Errors: no_such_room, not_a_member, unavailable."""
 
 class RoomsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What an edge may ask. Allowed identity: edge."""
+    """What an edge may ask. Allowed identity: edge.
+
+    Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
+    `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
+    ended is refused: forbidden.
+    """
 
     @_abc_1.abstractmethod
     def OpenSession(

@@ -40,6 +40,14 @@ def test_each_service_has_the_password_of_its_own_role_only(shares: dict[str, di
     assert shares["database"]["password"].content not in passwords.values()
 
 
+def test_auth_alone_can_sign_assertions_and_rooms_can_verify_them(shares: dict[str, dict[str, Share]]) -> None:
+    holders = {service for service, files in shares.items() if "assertion-key.pem" in files}
+    assert holders == {"auth"}
+    assert shares["auth"]["assertion-key.pem"].mode == 0o600
+    assert shares["rooms"]["assertion-keys.pem"] == shares["auth"]["assertion-keys.pem"]
+    assert "assertion-keys.pem" not in shares["edge"]
+
+
 def test_no_authoritys_key_is_given_away(shares: dict[str, dict[str, Share]], tmp_path: Path) -> None:
     make(tmp_path)
     keys = {path.read_bytes() for path in tmp_path.glob("*-ca-key.pem")}
