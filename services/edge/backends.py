@@ -36,6 +36,9 @@ ROOMS_IDEMPOTENT: Final = (
 SPANS_SHOWN_MAX: Final = 200
 """At some 150 bytes each this fits into a frame; a message's way has about ten."""
 
+_DOUBT_RETRY_S: Final = 2.0
+"""The renewal of an assertion takes a second to begin."""
+
 T = TypeVar("T")
 
 
@@ -48,7 +51,15 @@ async def _call(method: Callable[..., Awaitable[T]], request: object, timeout_s:
     try:
         return await method(request, timeout=timeout_s, metadata=assertion_metadata(user))
     except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error) from None
+        raise believed(from_rpc_error(error), user) from None
+
+
+def believed(error: ParleyError, user: User | None) -> ParleyError:
+    """The error as a person is to see it: that rooms does not believe the edge is for a moment, and not their fault."""
+    if error.code is not ErrorCode.NOT_AUTHENTICATED or user is None:
+        return error
+    user.voucher.doubt()
+    return ParleyError(ErrorCode.UNAVAILABLE, "the session is being confirmed", retry_after_s=_DOUBT_RETRY_S)
 
 
 class GrpcAuth:

@@ -27,6 +27,11 @@ class Voucher(msgspec.Struct):
     assertion: bytes = b""
     renew_at: float = math.inf
 
+    def doubt(self) -> None:
+        """Rooms does not believe it, because a clock was wrong or a key has gone: it is to be renewed at once."""
+        if self.assertion:
+            self.renew_at = -math.inf
+
 
 class User(msgspec.Struct, frozen=True):
     """Who is logged in. `since` is Unix time."""

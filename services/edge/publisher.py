@@ -230,6 +230,9 @@ class Publisher:
             self._bytes -= text.size
             if result.error_code:
                 code = _code(result.error_code)
+                if code is ErrorCode.NOT_AUTHENTICATED and text.voucher is not None:
+                    text.voucher.doubt()
+                    code = ErrorCode.UNAVAILABLE  # for a moment, as far as the person is concerned
                 if text.is_rewritten and code in _SAY_NOTHING_OF_EARLIER:
                     code = ErrorCode.UNKNOWN_OUTCOME
                 self._spans.refused(text, code)

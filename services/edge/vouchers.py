@@ -11,8 +11,8 @@ from services.common.logs import get_logger
 from services.edge.decisions import User, Voucher
 from services.edge.ports import Assertion, AuthBackend
 
-LOOK_EVERY_S: Final = 5.0
-"""Far below half of the shortest life of an assertion."""
+LOOK_EVERY_S: Final = 1.0
+"""How long people may be refused after a clock was wrong; looking at 10,000 of them takes 2 ms."""
 
 _BATCH_MAX: Final = 1_000
 """Assertions in one call: 300 KB."""

@@ -262,7 +262,7 @@ class FeedServicer(feed_pb2_grpc.RoomFeedServiceServicer):
             foreign = speakers.refuse(publishes)
             if foreign:
                 self._vouchers.report(stream.boot_id, "messages of people who are not logged in through it")
-                stream.refuse(foreign, Outcome(code=ErrorCode.UNAVAILABLE, retry_after_s=_ASSERTION_RETRY_S))
+                stream.refuse(foreign, Outcome(code=ErrorCode.NOT_AUTHENTICATED, retry_after_s=_ASSERTION_RETRY_S))
                 refused = {publish.number for publish in foreign}
                 publishes = [publish for publish in publishes if publish.number not in refused]
             if publishes:

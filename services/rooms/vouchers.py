@@ -59,7 +59,7 @@ class Vouchers:
         return self._verifier is not None
 
     def claims(self, assertion: bytes) -> Claims:
-        """What a good assertion claims. Raises ParleyError forbidden."""
+        """What a good assertion claims. Raises ParleyError not_authenticated."""
         assert self._verifier is not None  # asked of only where is_checking
         claims = self._verifier.verify(assertion)
         if claims.session_id in self._closed:
@@ -67,7 +67,7 @@ class Vouchers:
         return claims
 
     def check_session(self, assertion: bytes, session: Session) -> None:
-        """Whether this is the assertion of that session, held by that edge. Raises ParleyError forbidden."""
+        """Whether this is the assertion of that session, held by that edge. Raises ParleyError not_authenticated."""
         if not self.is_checking:
             return
         claims = self.claims(assertion)
@@ -77,7 +77,7 @@ class Vouchers:
             raise refused("is of somebody else")
 
     def check_person(self, assertion: bytes, *, user_id: str, username: str | None = None) -> None:
-        """Whether this is an assertion of that person. Raises ParleyError forbidden."""
+        """Whether this is an assertion of that person. Raises ParleyError not_authenticated."""
         if not self.is_checking:
             return
         claims = self.claims(assertion)
@@ -116,7 +116,7 @@ class Speakers:
         self._first_end = float("inf")
 
     def admit(self, assertion: bytes) -> None:
-        """Lets the stream speak for whom the assertion is about, until it expires. Raises ParleyError forbidden."""
+        """Lets the stream speak for whom the assertion is about, until it expires. Raises ParleyError not_authenticated."""
         if not self._vouchers.is_checking:
             return
         claims = self._vouchers.claims(assertion)

@@ -11,7 +11,7 @@ from parley.rooms.v1 import files_pb2, files_pb2_grpc, rooms_pb2
 
 from services.common.errors import ParleyError, from_rpc_error
 from services.common.wire.codes import ErrorCode
-from services.edge.backends import assertion_metadata
+from services.edge.backends import assertion_metadata, believed
 from services.edge.decisions import User
 from services.edge.files.ports import FileInfo, FilePage, FilesBackend, ListedFile, Offer, Offered, Progress
 
@@ -147,7 +147,10 @@ class GrpcFiles:
         return FilePage(response.room_id, [_listed(posted) for posted in response.files], response.next_before_seq)
 
     async def _ask(self, method: Callable[..., Awaitable[T]], request: object, user: User | None = None) -> T:
-        return await _translated(method(request, timeout=self._timeout_s, metadata=assertion_metadata(user)))
+        try:
+            return await _translated(method(request, timeout=self._timeout_s, metadata=assertion_metadata(user)))
+        except ParleyError as error:
+            raise believed(error, user) from None
 
 
 def files_of(channels: Mapping[str, grpc.aio.Channel], *, timeout_s: float) -> dict[str, FilesBackend]:

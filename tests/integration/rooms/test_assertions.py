@@ -112,14 +112,14 @@ async def test_no_call_for_a_person_is_forgotten_here() -> None:
 async def test_an_edge_without_a_good_assertion_acts_for_nobody(served: ServedRooms) -> None:
     auth, edge, other = Auth(), await served.edge(), await served.edge("edge-2", "boot2")
     good = auth.assertion(edge, "amy")
-    assert await refusals(edge, "amy", None) == {"forbidden"}
-    assert await refusals(edge, "amy", b"nonsense") == {"forbidden"}
-    assert await refusals(edge, "amy", good[:-1] + b"]") == {"forbidden"}  # forged
-    assert await refusals(edge, "amy", auth.assertion(edge, "amy", life_s=-10)) == {"forbidden"}  # expired
-    assert await refusals(edge, "amy", auth.assertion(edge, "bob")) == {"forbidden"}  # another person's
+    assert await refusals(edge, "amy", None) == {"not_authenticated"}
+    assert await refusals(edge, "amy", b"nonsense") == {"not_authenticated"}
+    assert await refusals(edge, "amy", good[:-1] + b"]") == {"not_authenticated"}  # forged
+    assert await refusals(edge, "amy", auth.assertion(edge, "amy", life_s=-10)) == {"not_authenticated"}  # expired
+    assert await refusals(edge, "amy", auth.assertion(edge, "bob")) == {"not_authenticated"}  # another person's
     metadata = ((METADATA_KEY, good),)
     for name in ("OpenSession", "CreateRoom", "JoinRoom", "LeaveRoom"):  # another edge's
-        assert await refusal(calls(other, "amy", metadata)[name]()) == "forbidden"
+        assert await refusal(calls(other, "amy", metadata)[name]()) == "not_authenticated"
     await calls(edge, "amy", metadata)["OpenSession"]()
 
 
@@ -129,7 +129,7 @@ async def test_an_assertion_is_not_good_for_more_than_its_session(served: Served
     await calls(edge, "amy", ((METADATA_KEY, good),))["OpenSession"]()
     closing = rooms_pb2.CloseSessionsRequest(session_ids=[edge.session("amy").session_id])
     await edge.rooms.CloseSessions(closing)
-    assert await refusals(edge, "amy", good) == {"forbidden"}  # replayed
+    assert await refusals(edge, "amy", good) == {"not_authenticated"}  # replayed
 
 
 async def said(feed: Feed, room: rooms_pb2.Room, name: str, number: int, *assertions: bytes) -> str:
@@ -158,20 +158,20 @@ async def test_a_stream_speaks_for_those_whose_assertions_it_has_brought(served:
         rooms_pb2.JoinRoomRequest(session=edge.session("bob"), room="r"), metadata=((METADATA_KEY, words["bob"]),)
     )
     async with edge.attach(reads=False) as feed:
-        assert await said(feed, room, "amy", 1) == "unavailable"
+        assert await said(feed, room, "amy", 1) == "not_authenticated"
         assert await said(feed, room, "amy", 2, words["amy"]) == "stored"
         assert await said(feed, room, "amy", 3) == "stored"  # once for the stream
-        assert await said(feed, room, "bob", 4) == "unavailable"
+        assert await said(feed, room, "bob", 4) == "not_authenticated"
         assert await said(feed, room, "bob", 5, b"nonsense", words["bob"]) == "stored"
         words["eve"] = auth.assertion(edge, "eve")
         expired, foreign = auth.assertion(edge, "eve", life_s=-10), auth.assertion(other, "eve")
         for bad in (expired, foreign, words["eve"][:-3] + b"00}", words["amy"]):
-            assert await said(feed, room, "eve", 6, bad) == "unavailable"
+            assert await said(feed, room, "eve", 6, bad) == "not_authenticated"
         assert await said(feed, room, "eve", 7, words["eve"]) == "not_a_member"  # believed, but not in
     async with edge.attach(reads=False) as feed:  # what was proved on one stream is not proved on another
-        assert await said(feed, room, "amy", 8) == "unavailable"
+        assert await said(feed, room, "amy", 8) == "not_authenticated"
     async with other.attach(reads=False) as feed:
-        assert await said(feed, room, "amy", 9, words["amy"]) == "unavailable"
+        assert await said(feed, room, "amy", 9, words["amy"]) == "not_authenticated"
         room_log = rooms_pb2.ListMessagesRequest(user_id=user_id("amy"), room=room.room_id)
         stored = (await edge.rooms.ListMessages(room_log, metadata=metadata)).messages
     assert [message.text for message in stored] == ["by amy", "by amy", "by bob"]

@@ -77,7 +77,7 @@ async def test_knowing_ids_is_not_enough(world: World) -> None:
     ):
         with pytest.raises(ParleyError, match=reason) as caught:
             await world.assertions.renew(assertions, edge)
-        assert caught.value.code is ErrorCode.FORBIDDEN
+        assert caught.value.code is ErrorCode.NOT_AUTHENTICATED
 
 
 async def test_the_keys_are_needed_at_the_start(tmp_path: Path, world: World) -> None:

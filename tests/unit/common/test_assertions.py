@@ -45,7 +45,7 @@ class World:
     def refusal(self, assertion: bytes) -> str:
         with pytest.raises(ParleyError) as caught:
             self.verifier.verify(assertion)
-        assert caught.value.code is ErrorCode.FORBIDDEN
+        assert caught.value.code is ErrorCode.NOT_AUTHENTICATED
         return caught.value.message.removeprefix("the session's assertion ")
 
 
@@ -71,11 +71,10 @@ def test_it_expires_with_a_little_room_for_clocks_that_differ(world: World) -> N
     world.verifier.verify(assertion, may_be_expired=True)
 
 
-def test_one_from_the_future_is_refused(world: World) -> None:
+def test_one_from_the_future_is_good(world: World) -> None:
+    """Auth's clock may have been set back since; nobody but auth can have made it."""
     now = world.clock.now()
-    world.verifier.verify(world.signer.sign(world.claims(issued_at=now + assertions.SKEW_S)))
-    late = world.claims(issued_at=now + assertions.SKEW_S + 1, expires_at=now + 900)
-    assert world.refusal(world.signer.sign(late)) == "is from the future"
+    world.verifier.verify(world.signer.sign(world.claims(issued_at=now + 3_600, expires_at=now + 4_500)))
 
 
 def test_one_of_another_key_is_refused(world: World, tmp_path: Path) -> None:

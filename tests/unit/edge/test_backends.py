@@ -15,7 +15,7 @@ from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.common.wire.requests import History
 from services.edge.backends import AUTH_IDEMPOTENT, ROOMS_IDEMPOTENT, GrpcAuth, GrpcRooms
-from services.edge.decisions import User
+from services.edge.decisions import User, Voucher
 from services.edge.ports import Assertion, Login, Member, Revocation, Room
 from tests.helpers import columns, rpc
 
@@ -240,3 +240,14 @@ async def test_nobody_there_is_unavailable() -> None:
             await backend.register("amy", "secret", address="")
         assert caught.value.code is ErrorCode.UNAVAILABLE
         assert "status" in caught.value.details
+
+
+async def test_a_call_that_rooms_does_not_believe_may_be_made_again_soon() -> None:
+    async with rooms() as (backend, recorder):
+        recorder.answer = ParleyError(ErrorCode.NOT_AUTHENTICATED, "the session's assertion has expired")
+        user = User("u1", "amy", "s1", 0.0, Voucher(b"word", renew_at=100.0))
+        with pytest.raises(ParleyError) as caught:
+            await backend.join_room(user, "lobby", exclusive=False)
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+        assert caught.value.retry_after_s
+        assert user.voucher.renew_at == float("-inf")

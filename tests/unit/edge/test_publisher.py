@@ -396,3 +396,15 @@ def test_how_many_assertions_rooms_is_known_to_have_is_bounded(monkeypatch: pyte
     world.publisher.fill(request)
     assert list(request.assertions) == [b"%d" % number for number in range(10)]
     assert len(world.publisher._vouched) <= 3
+
+
+def test_a_text_whose_sender_rooms_does_not_believe_may_be_sent_again_soon() -> None:
+    world = World()
+    word = Voucher(b"one", renew_at=100.0)
+    item = Text("room0001", "a", None, None, QosClass.NORMAL, "u1", "amy", world.now, world.connection, voucher=word)
+    world.publisher.submit(item, world.now)
+    world.take()
+    refusal = feed_pb2.PublishResult(number=item.number, error_code="not_authenticated", retry_after_s=1.0)
+    world.publisher.resolve(feed_pb2.Stored(), [refusal], world.now)
+    assert world.connection.refused == [("a", "unavailable", 1.0)]
+    assert word.renew_at < world.now

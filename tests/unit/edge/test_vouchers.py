@@ -54,13 +54,13 @@ async def running(world: World) -> AsyncIterator[World]:
 
 async def test_assertions_are_renewed_at_half_of_their_life() -> None:
     async with running(World()) as world:
-        await world.clock.advance(445)
+        await world.clock.advance(449)
         assert world.asked == []
         world.users.append(world.user(7))
         await world.clock.advance(LOOK_EVERY_S)
         assert world.asked == [[b"0.1", b"1.1"]]
         assert world.words == [b"0.1'", b"1.1'", b"7.1"]
-        await world.clock.advance(445)
+        await world.clock.advance(449)
         assert world.asked[1:] == [[b"7.1"]]
         await world.clock.advance(LOOK_EVERY_S)
         assert world.asked[2:] == [[b"0.1'", b"1.1'"]]
@@ -91,3 +91,17 @@ async def test_many_are_renewed_in_bounded_calls(monkeypatch: Any) -> None:
     async with running(World(count=8)) as world:
         await world.clock.advance(450)
         assert [len(asked) for asked in world.asked] == [3, 3, 2]
+
+
+async def test_one_that_rooms_does_not_believe_is_renewed_at_once() -> None:
+    async with running(World()) as world:
+        world.users[1].voucher.doubt()
+        await world.clock.advance(LOOK_EVERY_S)
+        assert world.asked == [[b"1.1"]]
+        assert world.words == [b"0.1", b"1.1'"]
+
+
+def test_where_there_is_none_there_is_nothing_to_doubt() -> None:
+    word = voucher(Assertion(), 0.0)
+    word.doubt()
+    assert word.renew_at == float("inf")

@@ -51,7 +51,7 @@ class World:
 def refusal(work: Callable[[], object]) -> str:
     with pytest.raises(ParleyError) as caught:
         work()
-    assert caught.value.code is ErrorCode.FORBIDDEN
+    assert caught.value.code is ErrorCode.NOT_AUTHENTICATED
     return caught.value.message.removeprefix("the session's assertion ")
 
 

@@ -78,8 +78,7 @@ class AttachRequest(_message.Message):
     @_builtins.property
     def assertions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Assertions of people whose messages are in this request or in later ones: each comes once on a stream, and again
-        when it was renewed. Messages of whom there is none are refused with `unavailable`, because the edge of an honest
-        person lacks one only for a moment.
+        when it was renewed. Messages of people of whom there is none are refused: not_authenticated.
         """
 
     def __init__(
@@ -378,8 +377,8 @@ class PublishResult(_message.Message):
     DUPLICATE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     error_code: _builtins.str
-    """Empty for a duplicate; otherwise why it is not and never will be: not_a_member, no_such_room, forbidden (the room is closed),
-    conflict, overloaded, unavailable, internal.
+    """Empty for a duplicate; otherwise why it is not and never will be: not_a_member, no_such_room, forbidden (the room is
+    closed), not_authenticated (no good assertion of the sender), conflict, overloaded, unavailable, internal.
     """
     retry_after_s: _builtins.float
     epoch: _builtins.str

@@ -30,7 +30,7 @@ class RoomsServiceStub:
 
     Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
     `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
-    ended is refused: forbidden.
+    ended is refused: not_authenticated.
     """
 
     def __init__(self, channel):
@@ -86,7 +86,7 @@ class RoomsServiceServicer:
 
     Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
     `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
-    ended is refused: forbidden.
+    ended is refused: not_authenticated.
     """
 
     def OpenSession(self, request, context):
@@ -204,7 +204,7 @@ class RoomsService:
 
     Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
     `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
-    ended is refused: forbidden.
+    ended is refused: not_authenticated.
     """
 
     @staticmethod

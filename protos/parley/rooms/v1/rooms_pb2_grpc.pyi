@@ -35,7 +35,7 @@ class RoomsServiceStub:
 
     Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
     `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
-    ended is refused: forbidden.
+    ended is refused: not_authenticated.
     """
 
     @_typing.overload
@@ -71,7 +71,7 @@ class RoomsServiceAsyncStub(RoomsServiceStub):
 
     Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
     `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
-    ended is refused: forbidden.
+    ended is refused: not_authenticated.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -103,7 +103,7 @@ class RoomsServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every call for a person carries the assertion of their session, which auth has signed, in the metadata key
     `parley-assertion-bin`. One that is missing, expired, of somebody else, of another edge or of a session that has
-    ended is refused: forbidden.
+    ended is refused: not_authenticated.
     """
 
     @_abc_1.abstractmethod
