@@ -169,7 +169,7 @@ class Verifier:
         self._known_with: Mapping[bytes, Ed25519PublicKey] = self._file.keys()
 
     def verify(self, assertion: bytes, *, may_be_expired: bool = False) -> Claims:
-        """What it claims. Raises ParleyError not_authenticated for whatever auth did not sign, or signed too long ago."""
+        """What it claims. Raises ParleyError not_authenticated where auth did not sign it, or too long ago."""
         keys = self._file.keys()
         if keys is not self._known_with:  # a key that was retired vouches for nobody any more
             self._known.clear()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from services.common.clock import Clock
+from services.common.errors import ParleyError
 from services.common.wire.requests import History
 from services.edge.decisions import User
 from services.edge.ports import Member, Page, Room, RoomsBackend, RoomSummary

@@ -116,7 +116,7 @@ class Speakers:
         self._first_end = float("inf")
 
     def admit(self, assertion: bytes) -> None:
-        """Lets the stream speak for whom the assertion is about, until it expires. Raises ParleyError not_authenticated."""
+        """Lets the stream speak for the person, until the assertion expires. Raises ParleyError not_authenticated."""
         if not self._vouchers.is_checking:
             return
         claims = self._vouchers.claims(assertion)

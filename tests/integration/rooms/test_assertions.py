@@ -123,6 +123,16 @@ async def test_an_edge_without_a_good_assertion_acts_for_nobody(served: ServedRo
     await calls(edge, "amy", metadata)["OpenSession"]()
 
 
+async def test_what_everybody_may_see_needs_no_assertion(served: ServedRooms) -> None:
+    auth, edge = Auth(), await served.edge()
+    metadata = ((METADATA_KEY, auth.assertion(edge, "amy")),)
+    for name, private in (("open", False), ("closed", True)):
+        request = rooms_pb2.CreateRoomRequest(session=edge.session("amy"), name=name, private=private)
+        await edge.rooms.CreateRoom(request, metadata=metadata)
+    listed = (await edge.rooms.ListRooms(rooms_pb2.ListRoomsRequest())).rooms
+    assert [(room.name, room.joined) for room in listed] == [("open", False)]
+
+
 async def test_an_assertion_is_not_good_for_more_than_its_session(served: ServedRooms) -> None:
     auth, edge = Auth(), await served.edge()
     good = auth.assertion(edge, "amy")

@@ -131,7 +131,7 @@ class AuthServiceServicer:
 
     def RenewAssertions(self, request, context):
         """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
-        Errors: forbidden (one is not auth's, or another edge's), unavailable.
+        Errors: not_authenticated (one is not auth's, or another edge's), unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

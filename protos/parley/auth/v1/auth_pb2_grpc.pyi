@@ -60,7 +60,7 @@ class AuthServiceStub:
     """
     RenewAssertions: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RenewAssertionsRequest, _auth_pb2.RenewAssertionsResponse]
     """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
-    Errors: forbidden (one is not auth's, or another edge's), unavailable.
+    Errors: not_authenticated (one is not auth's, or another edge's), unavailable.
     """
     WatchRevocations: _grpc.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]
     """Streams the ends of sessions that the edge did not ask for, from now on. An edge that (re)opens the stream
@@ -95,7 +95,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """
     RenewAssertions: _aio.UnaryUnaryMultiCallable[_auth_pb2.RenewAssertionsRequest, _auth_pb2.RenewAssertionsResponse]  # type: ignore[assignment]
     """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
-    Errors: forbidden (one is not auth's, or another edge's), unavailable.
+    Errors: not_authenticated (one is not auth's, or another edge's), unavailable.
     """
     WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_pb2.WatchRevocationsRequest, _auth_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
     """Streams the ends of sessions that the edge did not ask for, from now on. An edge that (re)opens the stream
@@ -169,7 +169,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RenewAssertionsResponse, _abc.Awaitable[_auth_pb2.RenewAssertionsResponse]]:
         """Gives new assertions for old ones, also for those that have expired, while their sessions are open.
-        Errors: forbidden (one is not auth's, or another edge's), unavailable.
+        Errors: not_authenticated (one is not auth's, or another edge's), unavailable.
         """
 
     @_abc_1.abstractmethod

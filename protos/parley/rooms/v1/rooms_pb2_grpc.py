@@ -128,7 +128,8 @@ class RoomsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRooms(self, request, context):
-        """Lists the rooms that a person may see, by name. Errors: bad_request (cursor), unavailable.
+        """Lists the rooms that a person may see, by name; without a user_id those that everybody may see, for which nobody
+        has to be vouched for. Errors: bad_request (cursor), unavailable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

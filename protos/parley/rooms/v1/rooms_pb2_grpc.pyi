@@ -59,7 +59,9 @@ class RoomsServiceStub:
     LeaveRoom: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.LeaveRoomRequest, _rooms_pb2.LeaveRoomResponse]
     """Ends a membership. Errors: no_such_room, not_a_member, unavailable."""
     ListRooms: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.ListRoomsRequest, _rooms_pb2.ListRoomsResponse]
-    """Lists the rooms that a person may see, by name. Errors: bad_request (cursor), unavailable."""
+    """Lists the rooms that a person may see, by name; without a user_id those that everybody may see, for which nobody
+    has to be vouched for. Errors: bad_request (cursor), unavailable.
+    """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.ListMembersRequest, _rooms_pb2.ListMembersResponse]
     """Lists the members of a room and who of them is online. Errors: no_such_room, not_a_member, unavailable."""
     ListMessages: _grpc.UnaryUnaryMultiCallable[_rooms_pb2.ListMessagesRequest, _rooms_pb2.ListMessagesResponse]
@@ -92,7 +94,9 @@ class RoomsServiceAsyncStub(RoomsServiceStub):
     LeaveRoom: _aio.UnaryUnaryMultiCallable[_rooms_pb2.LeaveRoomRequest, _rooms_pb2.LeaveRoomResponse]  # type: ignore[assignment]
     """Ends a membership. Errors: no_such_room, not_a_member, unavailable."""
     ListRooms: _aio.UnaryUnaryMultiCallable[_rooms_pb2.ListRoomsRequest, _rooms_pb2.ListRoomsResponse]  # type: ignore[assignment]
-    """Lists the rooms that a person may see, by name. Errors: bad_request (cursor), unavailable."""
+    """Lists the rooms that a person may see, by name; without a user_id those that everybody may see, for which nobody
+    has to be vouched for. Errors: bad_request (cursor), unavailable.
+    """
     ListMembers: _aio.UnaryUnaryMultiCallable[_rooms_pb2.ListMembersRequest, _rooms_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Lists the members of a room and who of them is online. Errors: no_such_room, not_a_member, unavailable."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_rooms_pb2.ListMessagesRequest, _rooms_pb2.ListMessagesResponse]  # type: ignore[assignment]
@@ -158,7 +162,9 @@ class RoomsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rooms_pb2.ListRoomsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rooms_pb2.ListRoomsResponse, _abc.Awaitable[_rooms_pb2.ListRoomsResponse]]:
-        """Lists the rooms that a person may see, by name. Errors: bad_request (cursor), unavailable."""
+        """Lists the rooms that a person may see, by name; without a user_id those that everybody may see, for which nobody
+        has to be vouched for. Errors: bad_request (cursor), unavailable.
+        """
 
     @_abc_1.abstractmethod
     def ListMembers(
