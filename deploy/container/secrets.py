@@ -57,7 +57,7 @@ def make(home: Path, *, hosts: Sequence[str] = ()) -> dict[str, dict[str, Share]
             "redis-password": Share(passwords["redis"]),
             "storage-ca.pem": _copy(storage_ca),
         }
-    verifying = {"assertion-keys.pem": _copy(keys.public)}
+    verifying = {"assertion-public.pem": _copy(keys.public)}
     shares["auth"] |= verifying | {"assertion-key.pem": _copy(keys.private)}
     shares["rooms"] |= verifying
     shares["edge"] |= {

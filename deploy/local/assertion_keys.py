@@ -38,7 +38,7 @@ class Keys:
 
 def paths(directory: Path) -> Keys:
     """The files of a stack."""
-    return Keys(private=directory / "assertion-key.pem", public=directory / "assertion-keys.pem")
+    return Keys(private=directory / "assertion-key.pem", public=directory / "assertion-public.pem")
 
 
 def ensure(directory: Path) -> Keys:

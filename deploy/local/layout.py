@@ -65,7 +65,7 @@ class Layout:
     @property
     def assertion_keys(self) -> Path:
         """The public keys with which they are verified."""
-        return self.certificates / "assertion-keys.pem"
+        return self.certificates / "assertion-public.pem"
 
     @property
     def lock_file(self) -> Path:

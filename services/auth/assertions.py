@@ -47,8 +47,8 @@ class Assertions:
         return self._sign(session_id=grant.session_id, user_id=grant.user_id, username=grant.username, edge=edge)
 
     async def renew(self, assertions: Sequence[bytes], edge: EdgeBoot) -> list[bytes]:
-        """New ones for those of open sessions, in the same order; b"" for the others. Raises `ParleyError` not_authenticated
-        where one is forged or belongs to another edge, and unavailable."""
+        """New ones for those of open sessions, in the same order; b"" for the others. Raises `ParleyError`
+        not_authenticated where one is forged or belongs to another edge, and unavailable."""
         claims = [self._verifier.verify(each, may_be_expired=True) for each in assertions]
         if any(EdgeBoot(each.edge, each.boot_id) != edge for each in claims):
             raise refused("belongs to another edge")

@@ -32,7 +32,7 @@ class AuthConfig(ServiceConfig):
     # Without a value: `home`/data/auth-pepper. Made at the first start, while there are no accounts yet.
     pepper_file: Path | None = None
     # Ed25519, in PEM: the key that signs assertions of sessions, and the public keys with which they are verified.
-    # Without a value: `home`/certificates/assertion-key.pem and assertion-keys.pem.
+    # Without a value: `home`/certificates/assertion-key.pem and assertion-public.pem.
     assertion_key_file: Path | None = None
     assertion_keys_file: Path | None = None
     # How long an assertion is good; edges renew it at half of that.
@@ -98,7 +98,7 @@ class AuthConfig(ServiceConfig):
     @property
     def assertion_keys_path(self) -> Path:
         """Where the keys are that verify them."""
-        return self.assertion_keys_file or self.home / "certificates" / "assertion-keys.pem"
+        return self.assertion_keys_file or self.home / "certificates" / "assertion-public.pem"
 
     @property
     def session_policy(self) -> SessionPolicy:

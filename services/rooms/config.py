@@ -78,7 +78,7 @@ class RoomsConfig(ServiceConfig):
     """What files leave free on their disk: the message log may need it."""
 
     assertion_keys_file: Path | None = None
-    """The public keys with which assertions of sessions are verified; `home`/certificates/assertion-keys.pem."""
+    """The public keys with which assertions of sessions are verified; `home`/certificates/assertion-public.pem."""
 
     check_assertions: bool = True
     """Off for tests and load tests only: then an edge may act for anybody."""
@@ -122,7 +122,7 @@ class RoomsConfig(ServiceConfig):
     @property
     def assertion_keys_path(self) -> Path:
         """Where the keys are that verify assertions."""
-        return self.assertion_keys_file or self.home / "certificates" / "assertion-keys.pem"
+        return self.assertion_keys_file or self.home / "certificates" / "assertion-public.pem"
 
     @property
     def file_limits(self) -> FileLimits:

@@ -183,7 +183,7 @@ def config(home: Path, **changes: Any) -> RoomsConfig:
 def test_assertions_are_checked_unless_somebody_says_otherwise(tmp_path: Path) -> None:
     public = certificates.shared().assertion_keys.public
     assert open_vouchers(config(tmp_path, assertion_keys_file=public), FakeClock()).is_checking
-    with pytest.raises(ConfigError, match=r"assertion_keys_file: .*assertion-keys.pem.*`parley certs make`"):
+    with pytest.raises(ConfigError, match=r"assertion_keys_file: .*assertion-public.pem.*`parley certs make`"):
         open_vouchers(config(tmp_path), FakeClock())
     with capture_logs() as logs:
         assert not open_vouchers(replace(config(tmp_path), check_assertions=False), FakeClock()).is_checking

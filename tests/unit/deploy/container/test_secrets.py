@@ -44,8 +44,8 @@ def test_auth_alone_can_sign_assertions_and_rooms_can_verify_them(shares: dict[s
     holders = {service for service, files in shares.items() if "assertion-key.pem" in files}
     assert holders == {"auth"}
     assert shares["auth"]["assertion-key.pem"].mode == 0o600
-    assert shares["rooms"]["assertion-keys.pem"] == shares["auth"]["assertion-keys.pem"]
-    assert "assertion-keys.pem" not in shares["edge"]
+    assert shares["rooms"]["assertion-public.pem"] == shares["auth"]["assertion-public.pem"]
+    assert "assertion-public.pem" not in shares["edge"]
 
 
 def test_no_authoritys_key_is_given_away(shares: dict[str, dict[str, Share]], tmp_path: Path) -> None:
