@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from client.clock import Clock
-from client.errors import ClientError, ConnectError, ConnectionLostError, ProtocolError
+from client.errors import ClientError, ConnectError, ConnectionLostError, DrainedError, ProtocolError
 from client.replies import Positions, ServerInfo, read, refused
 from client.transport import Transport
 from services.common.wire import limits
@@ -63,12 +63,22 @@ class Connection:
         self._last_id = 0
         self._heard_at = self._beaten_at = clock.monotonic()
         self._end_reason: str | None = None
+        self._is_drained = False
         self._ended = asyncio.Event()
 
     @property
     def is_ended(self) -> bool:
         """True when nothing can be sent any more."""
         return self._end_reason is not None
+
+    @property
+    def takes_requests(self) -> bool:
+        """False when nothing that is sent will be carried out."""
+        return not (self.is_ended or self._is_drained)
+
+    def drain(self) -> None:
+        """The server has answered everything that it took, and reads nothing more: it is about to close."""
+        self._is_drained = True
 
     async def run(self) -> None:
         """Reads until the connection ends; one task runs this, from the beginning to the end."""
@@ -92,8 +102,11 @@ class Connection:
         self._end_reason = reason
         self._ended.set()
         waiting, self._waiting = self._waiting, {}
+        error: ClientError = ConnectionLostError(f"The connection was lost before the answer came ({reason}).")
+        if self._is_drained:
+            error = DrainedError("The server is restarting, and did not do this.")
         for one in waiting.values():
-            one.on_answer(ConnectionLostError(f"The connection was lost before the answer came ({reason})."))
+            one.on_answer(error)
 
     async def ended(self) -> str:
         """Waits for the end of the connection and returns why it ended."""

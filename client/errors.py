@@ -49,6 +49,10 @@ class ConnectionLostError(ClientError):
     """The connection ended before the answer came: whether the request was carried out is unknown."""
 
 
+class DrainedError(ConnectionLostError):
+    """The server ended before it took the request: it was not carried out."""
+
+
 class ConnectError(ClientError):
     """No connection could be made; trying again later may help."""
 

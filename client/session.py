@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from client.backoff import Backoff
@@ -41,6 +42,7 @@ from client.files.transfers import Transfers
 from client.link import Link
 from client.login import Credentials, log_in, log_in_again
 from client.outbox_file import OpenJournal
+from client.patience import Patience, ReconnectingError
 from client.replies import (
     Farewell,
     LeftRoom,
@@ -68,6 +70,7 @@ ENDING_REASONS = frozenset({"revoked", "replaced"})
 """Goodbyes after which logging in again by itself would undo what somebody just did on purpose."""
 
 _uniform = random.SystemRandom().uniform
+_new_token = partial(secrets.token_hex, 16)
 
 SETTLE_S = 5.0
 """How long leaving and logging out wait for what was written before; acknowledgements take milliseconds."""
@@ -77,9 +80,9 @@ class Session:
     """A session; `state` says how it stands, `rooms` the joined rooms, `files` what is sent and fetched, `username` who
     is logged in.
 
-    Events go to `on_event`, which must not wait, and to every iterator that `events` made. Requests raise RequestError
-    where the server refuses, NotReadyError without connection or login, ConnectionLostError where the connection ended
-    before the answer.
+    Events go to `on_event`, which must not wait, and to every iterator that `events` made. Requests wait for a while
+    for what passes, such as a restart of the server (see `patience`). They raise RequestError where the server refuses,
+    NotReadyError without connection or login, ConnectionLostError where the connection ended before the answer.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Session:
         self.state = State.CONNECTING
         self.username: str | None = None
         self._clock = clock or SystemClock()
+        self._patience = Patience(self._clock, uniform)
         self._uniform = uniform
         self._listeners = [on_event] if on_event else []
         self._restoring = TaskSet()
@@ -108,24 +112,13 @@ class Session:
         self._sender = Sender(clock=self._clock, emit=self._emit, new_key=new_key, open_journal=open_journal)
         self._sender.trace = trace
         self.files = Transfers(
-            clock=self._clock,
-            emit=self._emit,
-            uniform=uniform,
-            new_token=lambda: secrets.token_hex(16),
-            open_book=open_book,
+            clock=self._clock, emit=self._emit, uniform=uniform, new_token=_new_token, open_book=open_book
         )
         self._link = Link(
-            connector,
-            client=client,
-            clock=self._clock,
-            uniform=uniform,
-            on_event=self._handle,
-            on_positions=lambda said: self._catchup.learn(said.rooms),
-            on_chunk=self.files.receive,
-            on_up=self._is_up,
-            on_down=self._is_down,
-            on_state=self._set_state,
-        )
+            connector, client=client, clock=self._clock, uniform=uniform, on_event=self._handle,
+            on_positions=lambda said: self._catchup.learn(said.rooms), on_chunk=self.files.receive,
+            on_up=self._is_up, on_down=self._is_down, on_state=self._set_state,
+        )  # fmt: skip
 
     @property
     def server(self) -> ServerInfo | None:
@@ -158,10 +151,9 @@ class Session:
 
     async def register(self, username: str, password: str) -> str:
         """Creates an account and returns its id; it does not log in."""
-        return await self._live().call(
-            "register_request",
-            {"username": username, "password": password},
-            then=lambda envelope: read(envelope.data, Registration).user_id,
+        name, data = "register_request", {"username": username, "password": password}
+        return await self._patience.carry(
+            name, lambda: self._live().call(name, data, then=lambda answer: read(answer.data, Registration).user_id)
         )
 
     async def login(self, username: str, password: str, *, takeover: bool = False) -> list[Room]:
@@ -171,37 +163,38 @@ class Session:
         """
         if self._credentials is not None:
             raise NotReadyError(f"You are logged in as {self.username} already.")
-        connection, credentials = self._live(), Credentials(username, password)
+        credentials = Credentials(username, password)
         self._catchup.forget()
-        await log_in(
-            connection,
-            credentials,
-            adopt=lambda login: self._adopt(connection, credentials, login),
-            takeover=takeover,
-        )
+
+        async def attempt() -> Login:
+            connection = self._live()
+            adopt = partial(self._adopt, connection, credentials)
+            return await log_in(connection, credentials, adopt=adopt, takeover=takeover)
+
+        await self._patience.carry("auth_request", attempt)
         return list(self.rooms)
 
     async def logout(self) -> None:
         """Logs out; the rooms stay the user's, but nothing of them is shown any more."""
-        self._logged_in()
+        self._check_logged_in()
         await self.settle(SETTLE_S)
-        await self._logged_in().call("logout", then=lambda _: self._forget("You logged out."))
+        await self._command("logout", then=lambda _: self._forget("You logged out."))
 
     async def create_room(self, name: str, *, topic: str = "", private: bool = False) -> Room:
         """Creates a room and is in it."""
         wanted = {"name": name, "topic": topic, "private": private}
         data = {key: value for key, value in wanted.items() if value}
-        return await self._logged_in().call("create_room", data, then=self._entered)
+        return await self._command("create_room", data, then=self._entered)
 
     async def join_room(self, room: str) -> Room:
         """Joins a room: an id, an exact name regardless of case, or the beginning of an id, 4 characters or more."""
-        return await self._logged_in().call("join_room", room_id=room, then=self._entered)
+        return await self._command("join_room", room_id=room, then=self._entered)
 
     async def leave_room(self, room_id: str) -> None:
         """Leaves a room, after what was written to it has been acknowledged."""
-        self._logged_in()
+        self._check_logged_in()
         await self.settle(SETTLE_S)  # commands go before texts at the server, so the texts would come too late
-        await self._logged_in().call("leave_room", room_id=room_id, then=self._left)
+        await self._command("leave_room", room_id=room_id, then=self._left)
 
     async def list_rooms(self, query: str = "", *, limit: int = limits.ROOMS_LIMIT_MAX, cursor: str = "") -> RoomPage:
         """One page of the rooms that the user may see."""
@@ -222,7 +215,7 @@ class Session:
 
     async def ask(self, name: str, into: type[T], data: dict[str, Any] | None = None, room_id: str | None = None) -> T:
         """Any request whose answer is all there is to it."""
-        return await self._logged_in().call(name, data, room_id=room_id, then=lambda answer: read(answer.data, into))
+        return await self._command(name, data, room_id=room_id, then=lambda answer: read(answer.data, into))
 
     def tell(self, name: str, data: dict[str, Any]) -> None:
         """Sends a request whose answer does not matter, if there is anybody to send it to."""
@@ -257,24 +250,33 @@ class Session:
 
     def _check_may_send(self, room_id: str, text: str) -> None:
         self.check_text(text)
-        if self._credentials is None:
-            raise NotReadyError("You are not logged in.")
+        self._check_logged_in()
         if room_id not in self.rooms:
             raise NotReadyError("You are not in this room.")
 
     def _live(self) -> Connection:
         connection = self._link.connection
-        if connection is None or connection.is_ended:
-            raise NotReadyError("There is no connection to the server at the moment.")
+        if connection is None or not connection.takes_requests:
+            error = NotReadyError if self.state is State.CLOSED else ReconnectingError
+            raise error("There is no connection to the server at the moment.")
         return connection
 
-    def _logged_in(self) -> Connection:
-        connection = self._live()
+    def _check_logged_in(self) -> None:
         if self._credentials is None:
             raise NotReadyError("You are not logged in.")
+
+    def _logged_in(self) -> Connection:
+        self._check_logged_in()
+        connection = self._live()
         if not self._is_logged_in:
-            raise NotReadyError("The connection is back, but the login is not yet; try again in a moment.")
+            raise ReconnectingError("The connection is back, but the login is not yet; try again in a moment.")
         return connection
+
+    async def _command(
+        self, name: str, data: dict[str, Any] | None = None, *, then: Callable[[ServerEnvelope], T],
+        room_id: str | None = None,
+    ) -> T:  # fmt: skip
+        return await self._patience.carry(name, lambda: self._logged_in().call(name, data, room_id=room_id, then=then))
 
     def _entered(self, envelope: ServerEnvelope) -> Room:
         return self._catchup.enter(read(envelope.data, RoomInfo))
@@ -301,15 +303,10 @@ class Session:
     async def _restore(self, connection: Connection, credentials: Credentials) -> None:
         try:
             await log_in_again(
-                connection,
-                credentials,
-                token=self._token,
-                positions=self._catchup.positions,
-                adopt=lambda login: self._adopt(connection, credentials, login),
-                clock=self._clock,
-                backoff=Backoff(self._uniform),
-                on_wait=lambda reason: self._set_state(State.BEHIND, reason),
-            )
+                connection, credentials, token=self._token, positions=self._catchup.positions,
+                adopt=partial(self._adopt, connection, credentials), clock=self._clock,
+                backoff=Backoff(self._uniform), on_wait=lambda reason: self._set_state(State.BEHIND, reason),
+            )  # fmt: skip
         except RequestError as error:
             self._lose_login(error.message)
         except ClientError as error:
@@ -373,6 +370,8 @@ class Session:
 
     def _handle_goodbye(self, farewell: Farewell) -> None:
         stay_away_s = None
+        if farewell.reason == "draining" and self._link.connection is not None:
+            self._link.connection.drain()
         if farewell.reconnect_after_ms is not None:
             stay_away_s = self._link.stay_away(farewell.reconnect_after_ms / 1000)
         self._emit(GoodbyeReceived(farewell.reason, stay_away_s))

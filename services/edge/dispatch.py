@@ -18,6 +18,7 @@ _UNANSWERED: Final = {
     ErrorCode.UNAVAILABLE: "a part of the server is not available; try again in a moment",
     ErrorCode.FORBIDDEN: "this is not allowed",
 }
+_ABANDONED: Final = "the server restarts, and it is not known whether this was done"
 _INTERNAL: Final = "something went wrong on the server"
 
 _log = get_logger(__name__)
@@ -30,18 +31,26 @@ class Dispatcher:
         self._handlers = handlers
         self._tasks = tasks
         self._spans = spans
+        self._running: dict[int, Command] = {}
 
     def start(self, command: Command, done: Callable[[], None]) -> None:
         """Begin a command; its connection is told the reply. `done` is called at the end, whatever the end."""
         self._tasks.spawn(self._run(command, done), name=f"command {command.request.type}")
 
+    def abandon(self) -> None:
+        """Answer what is still under way with unknown_outcome, for nobody will be told how it ends."""
+        for command in list(self._running.values()):
+            command.connection.complete(command, refusal(command, ParleyError(ErrorCode.UNKNOWN_OUTCOME, _ABANDONED)))
+
     async def _run(self, command: Command, done: Callable[[], None]) -> None:
+        self._running[id(command)] = command
         try:
             with self._spans.around(command) as watched:
                 reply = watched.reply = await self._answer(command)
             if reply is not None:
                 command.connection.complete(command, reply)
         finally:
+            del self._running[id(command)]
             done()
 
     async def _answer(self, command: Command) -> Reply | bytes | None:

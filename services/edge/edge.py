@@ -157,6 +157,7 @@ class Edge:
         for connection in self._directory:
             connection.stop_reading()
         await self._within(grace_s * _ACCEPTED_PART, lambda: not self._core.publisher and self._core.pump.is_idle)
+        self._dispatcher.abandon()  # so that what has no answer when the goodbye comes was not carried out
         spread_ms = int(self._config.drain_spread_s * 1_000)
         for connection in self._directory:
             connection.close("draining", reconnect_after_ms=random.randint(0, spread_ms))  # noqa: S311 - spreads load

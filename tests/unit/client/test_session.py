@@ -801,3 +801,38 @@ async def test_whatever_fails_everything_is_stored_once_and_shown_once_in_order(
     assert desk.session.state is State.LIVE
     assert desk.of(TextFailed) == []
     await desk.session.close()
+
+
+async def test_a_command_waits_for_the_connection_and_the_login_to_be_back(desk: Desk) -> None:
+    await desk.log_in("lobby")
+    await desk.lose_connection()
+    creating = asyncio.create_task(desk.session.create_room("den"))
+    await asyncio.sleep(0)
+    assert not creating.done()
+    assert desk.edge.sent("create_room") == []
+    await desk.until(creating.done, advance_s=0.1)
+    assert (await creating).name == "den"
+    assert len(desk.edge.sent("create_room")) == 1
+
+
+async def test_nothing_waits_for_a_session_that_has_ended(desk: Desk) -> None:
+    await desk.log_in("lobby")
+    await desk.session.close()
+    with pytest.raises(NotReadyError):
+        await desk.session.create_room("den")
+
+
+async def test_what_a_draining_server_did_not_answer_was_not_done_and_is_asked_of_the_next(desk: Desk) -> None:
+    await desk.log_in("lobby")
+    desk.edge.silent_types = {"create_room"}
+    creating = asyncio.create_task(desk.session.create_room("den"))
+    await desk.until(lambda: desk.edge.sent("create_room"))
+    desk.edge.connections[0].event("goodbye", {"reason": "draining", "reconnect_after_ms": 100})
+    await desk.until(lambda: desk.of(GoodbyeReceived))
+    late = asyncio.create_task(desk.session.create_room("late"))
+    await asyncio.sleep(0)
+    assert len(desk.edge.sent("create_room")) == 1  # nobody reads that any more
+    desk.edge.silent_types = set()
+    await desk.lose_connection()
+    await desk.until(lambda: creating.done() and late.done(), advance_s=0.1)
+    assert ((await creating).name, (await late).name) == ("den", "late")

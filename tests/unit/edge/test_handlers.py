@@ -476,3 +476,25 @@ async def test_a_takeover_replaces_the_other_session() -> None:
     assert refused["data"]["code"] == "already_logged_in"
     assert (await world.ask(Caller(), Authenticate("amy", PASSWORD, takeover=True)))["data"]["success"]
     assert len(world.auth.sessions) == 1
+
+
+async def test_what_is_under_way_when_the_edge_ends_is_told_to_be_unknown() -> None:
+    world = World()
+    amy = await world.user("amy")
+    may_go_on = asyncio.Event()
+    create_room = world.rooms.create_room
+
+    async def hang(*arguments: Any, **named: Any) -> Any:
+        await may_go_on.wait()
+        return await create_room(*arguments, **named)
+
+    world.rooms.create_room = hang  # type: ignore[method-assign]
+    world.start(amy, CreateRoom("den", ""))
+    await asyncio.sleep(0)
+    assert amy.replies == []
+    world.dispatcher.abandon()
+    [reply] = amy.replies
+    assert (reply.re, reply.data["code"]) == ("x", "unknown_outcome")
+    may_go_on.set()
+    await world.is_done.wait()
+    world.dispatcher.abandon()  # nothing is under way any more
