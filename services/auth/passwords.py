@@ -14,6 +14,7 @@ import hmac
 
 import bcrypt
 
+from services.auth.common_passwords import COMMON_PASSWORDS
 from services.auth.names import canonical_username
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
@@ -25,14 +26,8 @@ ROUNDS_MAX = 16  # about 4 s of CPU; more would only deny service
 _SCHEME = "hmac-sha256-bcrypt"
 _KEY_ID_CHARS = 8  # 32 bits tell peppers apart and say nothing about a 256-bit key
 
-# The first guesses of anyone who guesses: short on purpose, the throttle does the rest.
-_OBVIOUS = frozenset(
-    {
-        *("12345678", "123456789", "1234567890", "0123456789", "87654321", "12341234", "12344321"),
-        *("password", "passw0rd", "iloveyou", "abcdefgh", "abcd1234", "letmeinn"),
-        *("qwertyui", "qwertyuiop", "qwertzuiop", "asdfghjk", "asdfghjkl", "1q2w3e4r", "1qaz2wsx", "q1w2e3r4"),
-    }
-)
+# First guesses that the list of the most used ones does not have.
+_OBVIOUS = frozenset({"0123456789", "12341234", "12344321", "letmeinn", "qwertyui", "qwertzuiop", "asdfghjk"})
 
 
 class PepperMismatchError(Exception):
@@ -40,13 +35,14 @@ class PepperMismatchError(Exception):
 
 
 def check_new_password(password: str, *, username: str) -> None:
-    """Refuses what is too short, too long or the first thing that anyone would guess. Raises `ParleyError`
-    weak_password. Existing accounts are not held to this."""
+    """Refuses what is too short, too long, or the first thing that anyone would guess, as the most used ones are.
+    Raises `ParleyError` weak_password. Existing accounts are not held to this."""
     if len(password) < PASSWORD_CHARS_MIN:
         raise _weak(f"a password has at least {PASSWORD_CHARS_MIN} characters")
     if len(password) > PASSWORD_CHARS_MAX:
         raise _weak(f"a password has at most {PASSWORD_CHARS_MAX} characters")
-    if password.casefold() in _OBVIOUS or len(set(password)) == 1:
+    folded = password.casefold()
+    if folded in COMMON_PASSWORDS or folded in _OBVIOUS or len(set(password)) == 1:
         raise _weak("the password is too easy to guess")
     if canonical_username(password) == username:
         raise _weak("the password must not be the name")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.auth.common_passwords import COMMON_PASSWORDS
 from services.auth.passwords import PasswordScheme, PepperMismatchError, check_new_password
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
@@ -38,6 +39,15 @@ def test_weak_passwords_are_refused(password: str) -> None:
     with pytest.raises(ParleyError) as caught:
         check_new_password(password, username="alice-in-wonderland")
     assert caught.value.code is ErrorCode.WEAK_PASSWORD
+
+
+def test_the_most_used_passwords_are_refused() -> None:
+    assert len(COMMON_PASSWORDS) == 3_000
+    assert all(8 <= len(password) <= 128 and password == password.casefold() for password in COMMON_PASSWORDS)
+    for password in ("trustno1", "BASEBALL", "Qwertyuiop", "greyhoun"):
+        with pytest.raises(ParleyError) as caught:
+            check_new_password(password, username="alice")
+        assert caught.value.code is ErrorCode.WEAK_PASSWORD
 
 
 def test_the_name_is_no_password_in_any_spelling() -> None:
