@@ -160,6 +160,23 @@ def test_no_secret_is_in_what_the_engine_shows(stack: Compose) -> None:
     ]  # fmt: skip
 
 
+def test_the_image_holds_the_program_and_nothing_else(stack: Compose) -> None:
+    look = """
+import importlib.util, os, sys
+unwanted = ("tests", "pytest", "grpc_tools", "mypy")
+print(sys.flags.dev_mode, [name for name in unwanted if importlib.util.find_spec(name)])
+print([os.path.join(top, name) for root in ("/opt", "/var/lib/parley", "/source", "/root", "/home", "/srv", "/app")
+       for top, folders, files in os.walk(root) for name in folders + files
+       if name in (".git", "tests", "Makefile", "Dockerfile", ".env") and "site-packages" not in top])
+print([name for name in os.environ if "DEBUG" in name or "PASSWORD" in name])
+"""
+    for service in ("edge", "auth", "rooms-1", "metrics"):
+        said = docker("exec", stack.container(service), "python", "-c", look).splitlines()
+        assert said[0] == "False []", service
+        assert said[1] == "[]", service
+        assert [name for name in said[2][1:-1].split(", ") if not name.endswith("_FILE'")] in ([], [""]), service
+
+
 def test_services_log_json_where_the_engine_collects_it(stack: Compose) -> None:
     done = subprocess.run(["docker", "logs", stack.container("auth")], capture_output=True, text=True)
     lines = (done.stdout + done.stderr).splitlines()

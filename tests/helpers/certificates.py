@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -101,6 +101,11 @@ def _make() -> Material:
     return Material(directory, certificates.ensure_stack(directory))
 
 
+DAY: Final = dt.timedelta(days=1)
+FROM_NOW: Final = (dt.timedelta(minutes=-5), DAY)
+"""When a certificate begins and ends to be valid, from now."""
+
+
 @dataclass(frozen=True)
 class Authority:
     """A certificate authority; `file` is its certificate."""
@@ -124,16 +129,31 @@ def make_authority(folder: Path, name: str = "test authority") -> Authority:
     return Authority(file, certificate, key)
 
 
+def load_authority(certificate: Path, key: Path) -> Authority:
+    """An authority that is there already."""
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    return Authority(certificate, x509.load_pem_x509_certificate(certificate.read_bytes()), private)
+
+
 def make_certificate(
-    folder: Path, authority: Authority, *, dns: list[str], addresses: list[str] | None = None, name: str = "server"
+    folder: Path,
+    authority: Authority,
+    *,
+    dns: list[str],
+    addresses: list[str] | None = None,
+    uri: str | None = None,
+    name: str = "server",
+    valid: tuple[dt.timedelta, dt.timedelta] = FROM_NOW,
 ) -> tuple[Path, Path]:
     """Writes a certificate and its key; returns both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.DNSName(one) for one in dns]
     names += [x509.IPAddress(ipaddress.ip_address(one)) for one in addresses or []]
+    names += [x509.UniformResourceIdentifier(uri)] if uri else []
     issuer = authority.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
     certificate = (
-        _builder(name, str(issuer), key)
+        _builder(name, str(issuer), key, valid)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
@@ -147,7 +167,12 @@ def make_certificate(
     return certificate_file, key_file
 
 
-def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: str,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    valid: tuple[dt.timedelta, dt.timedelta] = FROM_NOW,
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -155,8 +180,8 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509
         .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now + valid[0])
+        .not_valid_after(now + valid[1])
     )
 
 

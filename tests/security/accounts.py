@@ -10,6 +10,16 @@ from tests.security.attempt import PASSWORD, Attempt, Check, demand, demand_code
 _GUESSES = 6
 _FACTOR_MAX = 2.0
 """Answers for a known and an unknown name may differ by noise; a missing hash would be a hundredfold."""
+_INJECTIONS = (
+    "' OR 1=1 --",
+    '" OR ""="',
+    "%",
+    "_",
+    "'; DROP TABLE rooms; --",
+    "1; SELECT pg_sleep(9)",
+    "{$ne: null}",
+    "\\",
+)
 _HOSTILE_NAMES = (
     "' OR '1'='1",
     "x'; DROP TABLE accounts; --",
@@ -119,11 +129,41 @@ async def check_wrong_types(attempt: Attempt) -> str:
     return "5 refused"
 
 
+async def check_injections_are_text(attempt: Attempt) -> str:
+    """What would mean something to SQL is a wrong password, and finds only what it spells."""
+    client = await attempt.person()
+    other = await attempt.connect()
+    for word in _INJECTIONS:
+        data = {"username": client.username, "password": word}
+        await demand_code(other, {"invalid_credentials", "rate_limited"}, "auth_request", data)
+        rooms = (await client.expect("list_rooms", {"query": word}))["rooms"]
+        demand(not rooms, f"{word!r} finds {len(rooms)} rooms")
+        await demand_code(client, "no_such_room", "join_room", {"room_id": word})
+    room_id = (await client.expect("create_room", {"name": fresh()}))["room_id"]
+    for word in _INJECTIONS:
+        await client.say(room_id, word, key=word[:64])
+    page = (await client.request("history", {"room_id": room_id}))["data"]["messages"]
+    demand([message["text"] for message in page] == list(_INJECTIONS), f"stored otherwise: {page}")
+    return f"{len(_INJECTIONS)} are text like any other"
+
+
+async def check_empty_and_huge_logins(attempt: Attempt) -> str:
+    client = await attempt.connect()
+    cases = (("", ""), ("", PASSWORD), (fresh(), ""), ("x" * 2_000, PASSWORD), (fresh(), "x" * 2_000))
+    for username, password in cases:
+        data = {"username": username, "password": password}
+        await demand_code(client, {"invalid_credentials", "bad_request"}, "auth_request", data)
+    await demand_code(client, "bad_request", "auth_request", {})
+    return f"{len(cases) + 1} refused"
+
+
 CHECKS: dict[str, Check] = {
     "a right password opens": check_login,
     "wrong and unknown look alike": check_wrong_and_unknown_look_alike,
     "timing does not tell who exists": check_timing_tells_nothing,
     "hostile names are refused": check_hostile_names,
+    "injections are text": check_injections_are_text,
+    "empty and huge logins are refused": check_empty_and_huge_logins,
     "look-alikes of a name are refused": check_look_alikes,
     "every character of a password counts": check_passwords_are_exact,
     "weak passwords are refused": check_weak_passwords,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 
 from tests.helpers.raw_client import ClosedError, RawClient, encode, pack
 from tests.security.attempt import Attempt, Check, demand, demand_code, fresh
@@ -12,7 +13,7 @@ from tests.security.attempt import Attempt, Check, demand, demand_code, fresh
 _ANONYMOUS = 80  # an address may hold 64 that are not logged in
 _FLOOD = 400  # the bucket holds 100
 _FAULTS = 40  # 20 a minute are borne
-_DEPTH = 100_000
+_PARTIAL_S = 10.0  # docs/protocol.md
 
 
 async def _serves(attempt: Attempt) -> None:
@@ -100,6 +101,30 @@ async def check_flood_of_texts(attempt: Attempt) -> str:
     return f"{len(refused)} of {_FLOOD} refused, each with a time"
 
 
+async def check_flood_of_commands(attempt: Attempt) -> str:
+    client = await attempt.person()
+    await client.send_bytes(
+        b"".join(encode({"type": "list_rooms", "id": f"f{n}", "data": {"limit": 1}}) for n in range(_FLOOD))
+    )
+    answers = [await client.wait_for(lambda frame: str(frame.get("re", "")).startswith("f")) for _ in range(_FLOOD)]
+    refused = [frame["data"] for frame in answers if frame["type"] == "error"]
+    demand(refused, f"{_FLOOD} commands at once were taken")
+    wrong = [data for data in refused if data["code"] not in {"rate_limited", "overloaded"}]
+    demand(not wrong, f"refused with {wrong[:1]}")
+    return f"{len(refused)} of {_FLOOD} refused"
+
+
+async def check_half_a_frame(attempt: Attempt) -> str:
+    client = await attempt.connect()
+    started = time.monotonic()
+    await client.send_bytes(struct.pack(">I", 60_000) + b"{")
+    for _ in range(3):  # a byte now and then does not buy more time
+        await asyncio.sleep(1.0)
+        await client.send_bytes(b" ")
+    demand(await client.is_closed(2 * _PARTIAL_S), f"half a frame is waited for longer than {2 * _PARTIAL_S:g} s")
+    return f"closed after {time.monotonic() - started:.0f} s"
+
+
 async def check_crowd_of_strangers(attempt: Attempt) -> str:
     crowd: list[RawClient] = []
     for _ in range(_ANONYMOUS):
@@ -137,6 +162,8 @@ CHECKS: dict[str, Check] = {
     "faulty frames are counted": check_faults_are_counted,
     "terminal escapes are refused": check_escapes_are_refused,
     "a flood of texts is refused with a time": check_flood_of_texts,
+    "a flood of commands is refused": check_flood_of_commands,
+    "half a frame is not waited for": check_half_a_frame,
     "a crowd of strangers locks nobody out": check_crowd_of_strangers,
     "guessing is slowed down": check_guessing_is_slowed,
     "unknown requests are refused": check_unknown_types,

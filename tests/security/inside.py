@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from tests.helpers import certificates
-from tests.security.attempt import PASSWORD, Attempt, Check, NotApplicableError, demand
+from tests.helpers.certificates import DAY, load_authority, make_certificate
+from tests.helpers.raw_client import pack
+from tests.helpers.rpc_matrix import ALLOWED, EVERYBODY, Method, call, channel, methods_of, open_channel
+from tests.security.attempt import PASSWORD, Attempt, Check, NotApplicableError, demand, fresh
 
+_STRANGERS = ("nobody", "server", "stranger as edge", "stranger as admin/local")
 _CALL_S = 10.0
-_PROBES = {
-    "auth": "/parley.auth.v1.AuthAdminService/ListAccounts",
-    "rooms": "/parley.rooms.v1.RoomsAdminService/ListAllRooms",
-    "edge": "/parley.edge.v1.EdgeAdminService/ListConnections",
-}
-"""An operator's call of each service."""
+_WRONG = b"canary-Wrong-3b90f2"
+_TEXT = "canary-Text-d14c77"
 
 
 def _home(attempt: Attempt) -> Path:
@@ -33,45 +35,80 @@ def _stack(attempt: Attempt) -> list[dict[str, Any]]:
     return processes
 
 
-def _call(address: str, path: str, credentials: grpc.ChannelCredentials) -> grpc.StatusCode:
-    target = "localhost:" + address.rpartition(":")[2]
-    with grpc.secure_channel(target, credentials) as channel:
-        try:
-            channel.unary_unary(path)(b"", timeout=_CALL_S)
-        except grpc.RpcError as error:
-            return error.code()
-    return grpc.StatusCode.OK
-
-
-def _pair(ca: bytes, certificate: Path, key: Path) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(ca, key.read_bytes(), certificate.read_bytes())
-
-
 async def check_grpc_identities(attempt: Attempt) -> str:
-    folder = _home(attempt) / "certificates"
-    ca = (folder / "grpc-ca-cert.pem").read_bytes()
-    callers = {
-        "nobody": grpc.ssl_channel_credentials(ca),
-        "a stranger who says admin": _pair(ca, *certificates.foreign().pair("admin/local")),
-    }
-    callers |= {
-        name: _pair(ca, folder / f"{name}-cert.pem", folder / f"{name}-key.pem")
-        for name in ("edge", "auth", "rooms", "metrics")
-    }
-    calls = 0
+    """Every method of every process, by every identity that is not on the list; and an operator's calls."""
+    home, refused = _home(attempt), 0
     for process in _stack(attempt):
-        path = _PROBES.get(process["name"].partition("-")[0])
-        if path is None:
-            continue
-        for name, credentials in callers.items():
-            status = await asyncio.to_thread(_call, process["grpc"], path, credentials)
-            refused = status in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE}
-            demand(refused, f"{name} may call {path}: {status.name}")
-            calls += 1
-        admin = _pair(ca, folder / "admin-local-cert.pem", folder / "admin-local-key.pem")
-        status = await asyncio.to_thread(_call, process["grpc"], path, admin)
-        demand(status is grpc.StatusCode.OK, f"an operator may not call {path}: {status.name}")
-    return f"{calls} calls refused, operators answered"
+        address = process["grpc"]
+        for service, methods in (await asyncio.to_thread(methods_of, home, address)).items():
+            allowed = ALLOWED.get(service, set())
+            for caller in sorted(EVERYBODY - allowed):
+                for method in methods:
+                    status, code = await asyncio.to_thread(_try, home, address, caller, method)
+                    demand(status is grpc.StatusCode.PERMISSION_DENIED, f"{caller} calls {method[0]}: {status} {code}")
+                    refused += 1
+            for caller in _STRANGERS:
+                status, code = await asyncio.to_thread(_try, home, address, caller, methods[0])
+                demand(status is grpc.StatusCode.UNAVAILABLE, f"{caller} calls {methods[0][0]}: {status} {code}")
+                refused += 1
+            if "admin" in allowed:
+                status, code = await asyncio.to_thread(_try, home, address, "admin", methods[0])
+                demand(code != "forbidden", f"an operator may not call {methods[0][0]}: {status} {code}")
+    return f"{refused} calls refused, operators answered"
+
+
+def _try(home: Path, address: str, caller: str, method: Method) -> tuple[grpc.StatusCode, str]:
+    with channel(home, address, caller) as opened:
+        return call(opened, method, _CALL_S)
+
+
+async def check_grpc_transport(attempt: Attempt) -> str:
+    """At each gRPC port: no TLS 1.2, no plain HTTP of either version, no identity that has expired."""
+    home, ports = _home(attempt), 0
+    ca = (home / "certificates" / "grpc-ca-cert.pem").read_bytes()
+    with tempfile.TemporaryDirectory(prefix="parley-security-") as folder:
+        authority = load_authority(
+            home / "certificates" / "grpc-ca-cert.pem", home / "certificates" / "grpc-ca-key.pem"
+        )
+        certificate, key = make_certificate(
+            Path(folder), authority, dns=["localhost"], uri="spiffe://parley/admin/local", valid=(-2 * DAY, -DAY / 24)
+        )
+        expired = grpc.ssl_channel_credentials(ca, key.read_bytes(), certificate.read_bytes())
+        for process in _stack(attempt):
+            port = int(process["grpc"].rpartition(":")[2])
+            await asyncio.to_thread(_demand_no_old_tls, port)
+            for greeting in (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"):
+                answer = await asyncio.to_thread(_answer, port, greeting)
+                demand(not answer.startswith(b"HTTP") and b"\x00\x00" not in answer[:3], f"{port}: {answer[:40]!r}")
+            with open_channel(process["grpc"], expired) as opened:
+                method: Method = ("/parley.process.v1.ProcessAdminService/GetProcess", False, False)
+                status, _ = await asyncio.to_thread(call, opened, method, _CALL_S)
+            demand(status is grpc.StatusCode.UNAVAILABLE, f"an expired certificate: {status}")
+            ports += 1
+    return f"{ports} ports: TLS 1.2, HTTP and an expired identity refused"
+
+
+def _demand_no_old_tls(port: int) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", port), _CALL_S) as plain:
+        try:
+            context.wrap_socket(plain)
+        except OSError:
+            return
+    demand(False, f"port {port} speaks TLS 1.2")
+
+
+def _answer(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), _CALL_S) as plain:
+        try:
+            plain.sendall(data)
+            return plain.recv(65_536)
+        except OSError:
+            return b""
 
 
 async def check_private_files(attempt: Attempt) -> str:
@@ -89,19 +126,41 @@ def _holders(home: Path, needle: bytes) -> list[str]:
 
 
 async def check_secrets_leave_no_trace(attempt: Attempt) -> str:
+    """Canaries: passwords, right and wrong, a token and a text, used in every way and also wrongly."""
     home = _home(attempt)
     client = await attempt.person()
-    reply = await client.request("logout")
-    demand(reply["type"] == "success", f"{reply}")
+    room_id = (await client.expect("create_room", {"name": fresh()}))["room_id"]
+    await client.say(room_id, _TEXT)
+    demand((await client.request("logout"))["type"] == "success", "logout was refused")
     answer = await client.login(client.username, PASSWORD)
-    for what, secret in (("password", PASSWORD), ("token", str(answer["token"]))):
-        found = await asyncio.to_thread(_holders, home, secret.encode())
+    token = str(answer["token"])
+    wrong = await attempt.connect()
+    for data in (
+        {"username": client.username, "password": _WRONG.decode()},
+        {"username": PASSWORD, "password": token},
+        {"username": client.username, "password": [PASSWORD]},
+    ):
+        await wrong.request("auth_request", data)
+    await wrong.request("resume", {"token": _WRONG.decode() * 3, "rooms": {}})
+    await wrong.request(PASSWORD, {"token": token})
+    await wrong.send_bytes(pack(PASSWORD.encode()))
+    demand(await wrong.is_closed(), "a frame that is none is borne")
+    for what, secret in (("password", PASSWORD.encode()), ("token", token.encode()), ("wrong password", _WRONG)):
+        found = await asyncio.to_thread(_holders, home, secret)
         demand(not found, f"a {what} is in {found}")
-    return "no password and no token in logs and stores"
+    texts = await asyncio.to_thread(_holders, home, _TEXT.encode())
+    demand(texts and all(name.startswith("data/rooms.db") for name in texts), f"a text is in {texts}")
+    keys = [path for path in home.glob("certificates/*-key.pem") if path.is_file()]
+    for path in keys:
+        line = path.read_bytes().splitlines()[1]
+        found = [name for name in await asyncio.to_thread(_holders, home, line) if name != f"certificates/{path.name}"]
+        demand(not found, f"{path.name} is in {found}")
+    return f"no password, no token and none of {len(keys)} keys in logs and stores; texts in their store alone"
 
 
 CHECKS: dict[str, Check] = {
     "services refuse identities that are not on the list": check_grpc_identities,
+    "services speak TLS 1.3 to living identities": check_grpc_transport,
     "keys and databases are for their owner": check_private_files,
     "secrets leave no trace": check_secrets_leave_no_trace,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.common.wire.requests import REQUESTS
+from tests.helpers.file_client import send_file
 from tests.security.attempt import Attempt, Check, demand, demand_code, fresh
 
 _TEXT = "canary-Text-90af31"
@@ -72,6 +74,61 @@ async def check_nobody_speaks_for_another(attempt: Attempt) -> str:
     return "the server names sender, number and time"
 
 
+# What each request is answered to somebody who is not logged in, and to a stranger about a private room. A request that
+# is missing here fails the check: whoever adds one decides who may ask it.
+_ANYBODY = {"hello", "register_request", "auth_request", "resume", "heartbeat"}
+_THEIR_OWN = {"logout", "create_room", "list_rooms", "trace", "trace_report"}
+"""About nobody else's room: a stranger's `trace` of another's message is answered with an empty one."""
+
+_ABOUT_A_ROOM = {"join_room", "leave_room", "user_list", "text_message", "history", "file_offer", "file_list"}
+_ABOUT_A_FILE = {"file_get", "file_cancel"}
+_WITHOUT_ANSWER = {"file_ack"}
+_OF_VERSION_1 = {"file_transfer"}
+
+
+async def check_every_request(attempt: Attempt) -> str:
+    """Every request that the server knows, as somebody who is not logged in, as a stranger, and as a member."""
+    known = _ANYBODY | _THEIR_OWN | _ABOUT_A_ROOM | _ABOUT_A_FILE | _WITHOUT_ANSWER | _OF_VERSION_1
+    demand(set(REQUESTS) == known, f"nobody has decided who may ask {sorted(set(REQUESTS) ^ known)}")
+    owner, member, stranger, nobody = [await attempt.person() for _ in range(3)] + [await attempt.connect()]
+    made = await owner.expect("create_room", {"name": fresh()})
+    public = str(made["room_id"])
+    await member.expect("join_room", {"room_id": public})
+    seq = (await owner.say(public, _TEXT))["seq"]
+    private = str((await owner.expect("create_room", {"name": fresh(), "private": True}))["room_id"])
+    file_id = await send_file(owner, private, b"of a private room")
+    message_id = f"{public}-{made['epoch']}-{seq}"
+    for type_ in sorted(set(REQUESTS) - _ANYBODY - _OF_VERSION_1):
+        await demand_code(nobody, "not_authenticated", type_, _about(type_, private, file_id, message_id))
+    for type_ in sorted(_ABOUT_A_ROOM):
+        await demand_code(stranger, "no_such_room", type_, _about(type_, private, file_id, message_id))
+    for type_ in sorted(_ABOUT_A_FILE):
+        await demand_code(stranger, "no_such_file", type_, _about(type_, private, file_id, message_id))
+    for who in (stranger, member):
+        trace = (await who.request("trace", {"message_id": message_id}))["data"]
+        demand(not trace.get("spans"), f"another's message is traced: {trace}")
+    for type_ in sorted(_ABOUT_A_ROOM - {"leave_room"}):
+        reply = await member.request(type_, _about(type_, public, file_id, message_id))
+        demand(reply["type"] != "error", f"a member may not {type_}: {reply['data']}")
+    await demand_code(member, "no_such_file", "file_get", {"file_id": file_id})
+    return f"{len(REQUESTS)} kinds: before login, by a stranger, by a member"
+
+
+def _about(type_: str, room_id: str, file_id: str, message_id: str) -> dict[str, Any]:
+    more: dict[str, dict[str, Any]] = {
+        "text_message": {"text": _TEXT},
+        "file_offer": {"name": "a.txt", "size": 1, "sha256": "0" * 64},
+        "create_room": {"name": fresh()},
+        "trace": {"message_id": message_id},
+        "trace_report": {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
+        | dict.fromkeys(("sent_at_us", "acknowledged_at_us", "shown_at_us"), 1),
+        "file_ack": {"file_id": file_id, "offset": 0},
+        "file_get": {"file_id": file_id},
+        "file_cancel": {"file_id": file_id},
+    }
+    return ({"room_id": room_id} if type_ in _ABOUT_A_ROOM else {}) | more.get(type_, {})
+
+
 async def check_left_is_left(attempt: Attempt) -> str:
     owner, other = await attempt.person(), await attempt.person()
     room_id = (await owner.expect("create_room", {"name": fresh()}))["room_id"]
@@ -86,6 +143,7 @@ async def check_left_is_left(attempt: Attempt) -> str:
 
 
 CHECKS: dict[str, Check] = {
+    "every request is for whom it is for": check_every_request,
     "nothing goes without a login": check_anonymous,
     "an outsider may do nothing in a room": check_outsider,
     "a private room does not exist for others": check_private_room_is_invisible,

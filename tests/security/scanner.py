@@ -1,6 +1,8 @@
 """testssl.sh over the clients' port, where it is installed: protocols, ciphers, certificate, known attacks.
 
-It takes a minute or two. Version 3.0 gives no grade; what could cost an A is what it calls low or worse.
+It takes a minute or two. From version 3.2 on it gives a grade; version 3.0 does not, so the grade is worked out here
+from what it found, by the SSL Server Rating Guide (version 2009r) that the later versions follow. It is told the
+stack's own authority, so what it says of the chain is about that one: no public authority has signed it.
 """
 
 from __future__ import annotations
@@ -55,7 +57,23 @@ def judge(findings: list[dict[str, str]]) -> str:
         demand("not offered" in said[version]["finding"], f"{version}: {said[version]['finding']}")
     bad = [finding for finding in findings if finding["severity"] in _BAD and finding["id"] not in ACCEPTED]
     demand(not bad, "; ".join(f"{finding['id']}: {finding['finding']}" for finding in bad[:5]))
-    return f"{len(findings)} findings, none of them low or worse but for {', '.join(sorted(ACCEPTED))}"
+    grade = said["overall_grade"]["finding"] if "overall_grade" in said else _grade(said)
+    demand(grade in {"A", "A+"}, f"grade {grade}")
+    return f"grade {grade}, {len(findings)} findings, none of them low or worse but for {', '.join(sorted(ACCEPTED))}"
+
+
+def _grade(said: dict[str, dict[str, str]]) -> str:
+    """The rating guide's letter: protocols 30 %, key exchange 30 %, ciphers 40 %; T where nobody vouches for the
+    certificate. Only for servers that speak TLS 1.3 alone, whose protocols are worth 100."""
+    if "passed" not in said["cert_chain_of_trust"]["finding"]:
+        return "T"
+    kind, bits = said["cert_keySize"]["finding"].split()[:2]
+    best, good = {"EC": (384, 256), "RSA": (4_096, 2_048)}[kind]
+    key_exchange = 100 if int(bits) >= best else 90 if int(bits) >= good else 0
+    strengths = [128 if "_128_" in cipher else 256 for cipher in said["cipherorder_TLSv1_3"]["finding"].split()]
+    ciphers = sum(100 if strength >= 256 else 80 for strength in (max(strengths), min(strengths))) / 2
+    score = 0.3 * 100 + 0.3 * key_exchange + 0.4 * ciphers
+    return next((letter for letter, least in (("A", 80), ("B", 65), ("C", 50), ("D", 35)) if score >= least), "F")
 
 
 CHECKS: dict[str, Check] = {"testssl.sh finds nothing": check_testssl_finds_nothing}

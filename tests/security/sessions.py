@@ -73,11 +73,23 @@ async def check_old_token_after_the_new_was_used(attempt: Attempt) -> str:
     return "dead once its successor was used"
 
 
+async def check_a_token_opens_one_session(attempt: Attempt) -> str:
+    first = await attempt.connect()
+    token = (await first.enter(fresh(), PASSWORD))["token"]
+    second, third = await attempt.connect(), await attempt.connect()
+    await second.expect("resume", {"token": token, "rooms": {}})
+    demand(await first.is_closed(_CLOSING_S), "the connection that was resumed elsewhere stays open")
+    await third.expect("resume", {"token": token, "rooms": {}})  # its successor was not used yet: a lost answer
+    demand(await second.is_closed(_CLOSING_S), "one token, two sessions")
+    return "whoever uses it again replaces the one before"
+
+
 CHECKS: dict[str, Check] = {
     "a second login is refused": check_duplicate_login,
     "a takeover ends the first session": check_takeover,
     "logout kills the token": check_logout_kills_the_token,
     "a session cannot be fixed in advance": check_tokens_are_the_servers,
     "garbage is no token": check_bad_tokens,
+    "a token opens one session at a time": check_a_token_opens_one_session,
     "a used-up token opens nothing": check_old_token_after_the_new_was_used,
 }
