@@ -118,10 +118,11 @@ async def crowd(home: Path, port: int, count: int) -> None:
 
 
 async def talk(member: Member, room_id: str, stop: asyncio.Event) -> None:
+    posted = member.posted.setdefault(room_id, [])
     while not stop.is_set():
-        text = f"{member.name} {len(member.posted)}"
+        text = f"{member.name} {len(posted)}"
         member.session.post_text(room_id, text)
-        member.posted.append(text)
+        posted.append(text)
         await asyncio.sleep(TALK_PAUSE_S)
 
 
@@ -135,7 +136,7 @@ async def count_lost(stack: Any, rooms: list[tuple[str, list[Member]]]) -> dict[
         await reader.expect("join_room", room_id=room_id)
         log = await everything_of(reader, room_id)
         messages += len(log)
-        unstored += [message["text"] for message in log] != group[0].posted
+        unstored += [message["text"] for message in log] != group[0].posted[room_id]
         seqs = [message["seq"] for message in log]
         await until(lambda: all(len(member.seqs) >= len(seqs) for member in group))  # noqa: B023 - awaited here
         unseen += sum(member.seqs != seqs for member in group)

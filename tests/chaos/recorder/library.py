@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 PAUSE_S = 0.5
 RETRY_S = 0.5
-WAITING_MAX = 60
-"""Texts; whoever writes on without a connection must have them acknowledged in time (I12), at the 20 a second that an
-edge takes of each."""
+WAITING_MAX = 30
+"""Texts; whoever writes on without a connection must have them acknowledged within the 10 s of I12: the library pauses
+for up to 8 s between attempts, and an edge takes 20 a second of each."""
 
 
 class DoorConnector:
