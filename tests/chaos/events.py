@@ -59,9 +59,13 @@ class Fail(Attempt, frozen=True, kw_only=True):
 
 
 class Info(Attempt, frozen=True, kw_only=True):
-    """It may or may not be stored: a time-out, a lost connection, `unknown_outcome`."""
+    """It may or may not be stored: a time-out, a lost connection, `unknown_outcome`.
+
+    `is_final` where nobody will ask again: a client that has tried for long enough gives up, and tells its user so.
+    """
 
     why: str
+    is_final: bool = False
 
 
 class Deliver(Event, frozen=True, kw_only=True):

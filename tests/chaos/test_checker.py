@@ -128,6 +128,16 @@ def test_what_was_told_to_be_unknown_may_come_after_what_is_sent_from_then_on(to
     assert len(found) == (1 if told_at == 1.3 else 2)
 
 
+@pytest.mark.parametrize("is_final", [True, False])
+def test_only_what_will_be_asked_for_again_waits_for_an_answer(is_final: bool) -> None:
+    history: list[e.AnyEvent] = [
+        e.Invoke(t=1.0, **about("k1", 1)),
+        e.Info(t=2.0, why="given up", is_final=is_final, **about("k1", 1)),
+        e.End(t=3.0),
+    ]
+    assert set(check(history).found) == (set() if is_final else {"I12"})
+
+
 def test_what_is_acknowledged_after_the_end_may_not_have_been_in_the_logs_that_were_read() -> None:
     def history(ended_at: float) -> list[e.AnyEvent]:
         ok = e.Ok(t=2.0, epoch="e1", seq=1, **about("k1", 1))

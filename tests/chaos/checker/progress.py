@@ -75,7 +75,7 @@ class Progress:
         place = (event.c, event.room, event.key)
         if isinstance(event, Ok):
             self._acks.setdefault(event.room, {}).setdefault(event.seq, event)
-        if isinstance(event, Info) and not event.key.startswith("~"):
+        if isinstance(event, Info) and not event.is_final and not event.key.startswith("~"):
             if place not in self._settled:
                 self._waiting[place] = event  # is sent again under its key until it is known
             return

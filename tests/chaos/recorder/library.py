@@ -129,7 +129,7 @@ class LibraryPerson:
         elif isinstance(event, TextFailed):
             # The library has tried for as long as it thinks right, and does not know either.
             _, about, _ = self._posted.pop(event.key)
-            self.board.log.write(e.Info, **about, why=str(event.error)[:80])
+            self.board.log.write(e.Info, **about, why=str(event.error)[:80], is_final=True)
             self.board.refusals[f"library: {event.error}"[:60]] += 1
         elif isinstance(event, LoggedOut):
             self.board.losses[f"library logged out: {event.reason}"[:70]] += 1
