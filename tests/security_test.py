@@ -20,7 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it can be called by its path
 
 from tests.helpers.stack import running_stack  # noqa: E402
-from tests.security import accounts, bounds, clients, files, inside, rights, scanner, sessions, transport  # noqa: E402
+from tests.security import (  # noqa: E402
+    accounts,
+    bounds,
+    clients,
+    files,
+    inside,
+    rights,
+    scanner,
+    sessions,
+    stolen_edge,
+    transport,
+)
 from tests.security.attempt import Attempt, Check, NotApplicableError, SecurityError, Target  # noqa: E402
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     "files": files.CHECKS,
     "clients": clients.CHECKS,
     "inside": inside.CHECKS,
+    "stolen edge": stolen_edge.CHECKS,
     "scanner": scanner.CHECKS,
 }
 CHECK_S = 90.0  # a check that takes longer has failed

@@ -119,9 +119,7 @@ def _storage(service: str, options: Options, layout: Layout) -> dict[str, str]:
     """Where a service has its data. Statistics stay on this machine, whatever the others use."""
     if service == "metrics" or options.database is None:
         return {"database_url": layout.database_url(service)}
-    # Auth is one process, and wakes nobody; what it shares with its successor is in the database.
-    is_woken = service == "rooms" and options.redis is not None
-    shared = options.redis.settings("redis") if is_woken and options.redis is not None else {}
+    shared = options.redis.settings("redis") if options.redis is not None else {}
     return options.database.settings("database") | shared
 
 

@@ -13,12 +13,11 @@ from services.auth.assertions import open_assertions
 from services.auth.config import AuthConfig
 from services.auth.hash_pool import HashPool
 from services.auth.pepper import open_scheme
-from services.auth.revocations import Revocations
 from services.auth.servicer import AuthServicer
 from services.auth.sessions import Sessions
+from services.auth.sharing import open_sharing
 from services.auth.store import SqlStore
 from services.auth.sweeper import Sweeper
-from services.auth.throttle import open_throttle
 from services.common.clock import SystemClock
 from services.common.config import load_from_command_line
 from services.common.db import Database, migrate
@@ -42,23 +41,22 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
     reads = telemetry.counters.counter("parley.auth.database.reads", "1", "Reads of the database.")
     database = Database(config.storage_url, access=config.storage_access, on_read=reads.add)
     tasks = TaskSet()
-    revocations = Revocations()
+    sharing = open_sharing(config, clock)
     pool = HashPool(workers=config.hash_thread_count, queue_max=config.hash_queue_max, clock=clock)
-    throttle = open_throttle(config, clock)
     try:
         store = SqlStore(database)
         accounts = Accounts(
             store=store,
             scheme=await open_scheme(config, store),
             pool=pool,
-            throttle=throttle,
+            throttle=sharing.throttle,
             clock=clock,
             tasks=tasks,
         )
         sessions = Sessions(
             store=store,
-            revocations=revocations,
-            throttle=throttle,
+            revocations=sharing.revocations,
+            throttle=sharing.throttle,
             policy=config.session_policy,
             clock=clock,
             tasks=tasks,
@@ -73,6 +71,7 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
         sweeper = Sweeper(accounts=accounts, sessions=sessions, clock=clock)
         await sweeper.sweep()  # leases are extended before the first login could find one over
         tasks.spawn(sweeper.run(), name="sweeper")
+        sharing.start(tasks)
 
         server = RpcServer(config, allow=_ALLOW)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(servicer, server.grpc)
@@ -82,11 +81,12 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
         await server.start()
         write_ready(config, {"grpc": server.address, "prometheus": prometheus})
         await stop.wait()
-        revocations.close()
+        sharing.revocations.close()
         await server.stop()
     finally:
         await tasks.close()
         pool.close()
+        await sharing.close()
         await database.close()
         await telemetry.shutdown()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from services.auth.passwords import ROUNDS_MAX, ROUNDS_MIN
@@ -11,6 +11,7 @@ from services.auth.sessions import SessionPolicy
 from services.auth.throttle import ThrottlePolicy
 from services.common.config import ServiceConfig
 from services.common.db import PostgresAccess
+from services.common.redis_client import RedisAccess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,11 @@ class AuthConfig(ServiceConfig):
     # For PostgreSQL: its password, and the CA by which it must prove itself.
     database_password_file: Path | None = None
     database_ca_file: Path | None = None
+    # Redis, by which several instances on one database tell each other which sessions have ended, and count failed
+    # logins together: `redis://…` or `rediss://…`. One instance needs none.
+    redis_url: str | None = field(default=None, repr=False)
+    redis_password_file: Path | None = None
+    redis_ca_file: Path | None = None
     # Without a value: `home`/data/auth-pepper. Made at the first start, while there are no accounts yet.
     pepper_file: Path | None = None
     # Ed25519, in PEM: the key that signs assertions of sessions, and the public keys with which they are verified.
@@ -68,6 +74,9 @@ class AuthConfig(ServiceConfig):
             raise ValueError("registration_interval_s: must be above 0")
         if self.lease_s < _LEASE_S_MIN:
             raise ValueError(f"lease_s: at least {_LEASE_S_MIN:g}")
+        self.storage_access.arguments()  # reads the password
+        if self.redis_access is not None:
+            self.redis_access.arguments()  # reads the password
         if self.assertion_ttl_s < _ASSERTION_S_MIN:
             raise ValueError(f"assertion_ttl_s: at least {_ASSERTION_S_MIN:g}")
         if self.token_ttl_s < 0:
@@ -83,6 +92,15 @@ class AuthConfig(ServiceConfig):
         """What a URL of PostgreSQL leaves out."""
         return PostgresAccess(
             schema="auth", name=self.name, password_file=self.database_password_file, ca_file=self.database_ca_file
+        )
+
+    @property
+    def redis_access(self) -> RedisAccess | None:
+        """Where Redis is; None without one."""
+        if self.redis_url is None:
+            return None
+        return RedisAccess(
+            url=self.redis_url, name=self.name, password_file=self.redis_password_file, ca_file=self.redis_ca_file
         )
 
     @property

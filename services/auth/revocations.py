@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from services.common.tasks import TaskSet
+
 WAITING_MAX = 10_000  # more than an edge holds connections; beyond it the edge is gone or stuck
 STREAMS_PER_EDGE_MAX = 4  # one is in use, one may replace it while the old one is not yet known to be dead
 MESSAGE_MAX = 1_000  # revocations in one message: 60 KB, far below what gRPC takes
@@ -89,6 +91,21 @@ class Revocations:
         self._subscriptions: dict[EdgeBoot, list[Subscription]] = {}
         self._is_closed = False
 
+    @property
+    def lease_s_max(self) -> float:
+        """For how long an edge may go without asking which of its sessions are alive, three times over: for ever, as
+        it hears of every end."""
+        return float("inf")
+
+    def start(self, tasks: TaskSet) -> None:
+        """Nothing has to run for those of one process."""
+
+    def ask_again(self) -> None:
+        """Ends all streams, because something may have been missed: an edge opens another, and asks."""
+        for streams in self._subscriptions.values():
+            for subscription in streams:
+                subscription.close()
+
     def subscribe(self, edge: EdgeBoot) -> Subscription:
         """A new subscription; the edge's oldest ends where it has too many. Give it back with `unsubscribe`."""
         subscription = Subscription()
@@ -120,6 +137,4 @@ class Revocations:
     def close(self) -> None:
         """Ends all streams: the service stops."""
         self._is_closed = True
-        for streams in self._subscriptions.values():
-            for subscription in streams:
-                subscription.close()
+        self.ask_again()

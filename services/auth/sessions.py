@@ -179,8 +179,8 @@ class Sessions:
 
     @property
     def lease_s(self) -> float:
-        """How long an edge may stay silent."""
-        return self._policy.lease_s
+        """How long an edge is told that it may stay silent: less than it may where it has to ask more often."""
+        return min(self._policy.lease_s, self._revocations.lease_s_max)
 
     async def open(
         self,

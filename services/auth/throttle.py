@@ -23,7 +23,6 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from services.auth.config import AuthConfig
     from services.common.clock import Clock
 
 _IPV6_PREFIX_BITS = 64  # what one subscriber gets: all its addresses are one
@@ -340,8 +339,3 @@ class MemoryThrottle:
             self._addresses.touch(attempt.address),
             self._accounts.touch(attempt.account),
         )
-
-
-def open_throttle(config: AuthConfig, clock: Clock) -> Throttle:
-    """The throttle that the configuration asks for."""
-    return MemoryThrottle(config.throttle_policy, clock) if config.throttle else NoThrottle()

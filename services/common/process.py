@@ -19,6 +19,7 @@ import uvloop
 
 from services.common import logs
 from services.common.config import ConfigError
+from services.common.errors import ParleyError
 from services.common.logs import get_logger
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def run(main: Callable[[Stop], Awaitable[None]], *, service: str, config: Servic
     except ConfigError as error:
         _log.critical(str(error))
         sys.exit(EXIT_BAD_CONFIGURATION)
+    except ParleyError as error:  # nobody was there to be told: what the process needs to start is not there
+        _log.critical(error.message)
+        sys.exit(EXIT_FAILED)
     except (asyncio.CancelledError, KeyboardInterrupt):
         _log.warning("ended at once by a second signal")
         sys.exit(EXIT_FAILED)

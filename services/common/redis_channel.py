@@ -33,8 +33,8 @@ _log = get_logger(__name__)
 class RedisChannel:
     """Hears one channel.
 
-    `on_message` is called with each message, and `on_subscribed` whenever the channel is in place, also the first time;
-    neither may wait.
+    `on_message` is called with each message, `on_subscribed` whenever the channel is in place, also the first time, and
+    `on_lost` when it is no more; none of them may wait.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class RedisChannel:
         clock: Clock,
         on_message: Callable[[bytes], None],
         on_subscribed: Callable[[], None],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._access = access
         self._arguments = access.arguments()
@@ -52,6 +53,7 @@ class RedisChannel:
         self._clock = clock
         self._on_message = on_message
         self._on_subscribed = on_subscribed
+        self._on_lost = on_lost
         self.is_up = False
 
     def start(self, tasks: TaskSet) -> None:
@@ -71,7 +73,9 @@ class RedisChannel:
                 wait_s = RETRY_FIRST_S if self.is_up else min(2 * wait_s, RETRY_MAX_S)
                 is_failing = True
             finally:
-                self.is_up = False
+                if self.is_up:
+                    self.is_up = False
+                    self._call(self._on_lost)
                 await connection.disconnect(nowait=True)
             await self._clock.sleep(wait_s)
 

@@ -18,14 +18,17 @@ from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from services.common.db.engines import make_engine, sqlite_path, translate
+from services.common.db.engines import is_storage_failure, make_engine, sqlite_path
 from services.common.db.postgres import PostgresAccess, lock_for_migration
+from services.common.errors import ParleyError
+from services.common.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
+_REASON_CHARS_MAX: Final = 500
 _ENVIRONMENT: Final = Path(__file__).with_name("alembic")
 
 
@@ -86,12 +89,16 @@ def _open(url: str, script_location: Path, access: PostgresAccess | None) -> Ite
     except CommandError as error:
         raise MigrationError(f"{script_location / 'versions'}: {error}") from error
     except Exception as error:
-        translated = translate(error)
-        if translated is error:
+        if not is_storage_failure(error):
             raise
-        raise translated from error
+        raise ParleyError(ErrorCode.UNAVAILABLE, f"the database cannot be used: {_reason(error)}") from error
     finally:
         engine.dispose()
+
+
+def _reason(error: BaseException) -> str:
+    """The driver's own words, which name server and role and never hold a password, in one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())[:_REASON_CHARS_MAX]
 
 
 def _escape(path: Path) -> str:

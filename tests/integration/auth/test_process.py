@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -191,3 +192,30 @@ async def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
     async with asyncio.timeout(TIMEOUT_S):
         assert await process.wait() == 2
     assert "PARLEY_AUTH_BCRYPT_ROUNDS" in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "told"),
+    [
+        (None, 2, "(?i)database_password_file: .* cannot be read: No such file"),
+        ("", 2, "(?i)database_password_file: .* is empty"),
+        ("the wrong one\n", 1, "the database cannot be used: .*password authentication failed"),
+    ],
+)
+async def test_a_wrong_database_password_is_one_clear_line(
+    tmp_path: Path, own_postgres: PostgresServer, content: str | None, status: int, told: str
+) -> None:
+    url = own_postgres.make_database()
+    own_postgres.execute("ALTER ROLE parley PASSWORD 'the right one'")
+    (own_postgres.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    own_postgres.execute("SELECT pg_reload_conf()")
+    secret = tmp_path / "password"
+    if content is not None:
+        secret.write_text(content)
+    process, _ = await start(tmp_path, database_url=url, database_password_file=secret)
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await process.wait() == status
+    output = (tmp_path / "stderr").read_text()
+    assert re.search(told, output), output
+    assert "Traceback" not in output
+    assert "the wrong one" not in output

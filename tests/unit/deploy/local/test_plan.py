@@ -79,8 +79,8 @@ def test_only_auth_and_rooms_are_told_of_the_servers(tmp_path: Path) -> None:
     for name in ("auth-1", "rooms-1", "rooms-2"):
         told, prefix = specs[name].environment, f"PARLEY_{specs[name].service.upper()}_"
         assert told[f"{prefix}DATABASE_URL"] == "postgresql://db"
-        assert told.get(f"{prefix}REDIS_URL") == (None if name == "auth-1" else "rediss://cache")
-        for key in ("DATABASE",) if name == "auth-1" else ("DATABASE", "REDIS"):
+        assert told[f"{prefix}REDIS_URL"] == "rediss://cache"
+        for key in ("DATABASE", "REDIS"):
             assert told[f"{prefix}{key}_PASSWORD_FILE"] == str(tmp_path / "pw")
             assert told[f"{prefix}{key}_CA_FILE"] == str(tmp_path / "ca")
     assert specs["metrics-1"].environment["PARLEY_METRICS_DATABASE_URL"].startswith("sqlite:")
