@@ -9,8 +9,11 @@ from collections import Counter
 from tests.bench.link import Link
 from tests.bench.servers.parley import frame
 
-_ANSWER = re.compile(rb'"type":"([a-z_]+)","re":(\d+)')
-"""What every reply of version 2 begins with; `re` is the time at which the request was made, in µs."""
+_ANSWER = re.compile(rb'"type":"([a-z_]+)","re":(\d+)[,}]')
+"""What every reply of version 2 begins with; `re` is the time at which the request was made, in µs.
+
+What follows the number is matched too, or a read that ends within it would give another time.
+"""
 
 _TAIL_BYTES = 64
 
