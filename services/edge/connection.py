@@ -28,10 +28,9 @@ from services.edge.shared import Shared
 _FRAMES_PER_TURN: Final = 256
 """Some 2 ms of work: what one client may put between two other clients' frames."""
 
-_READ_BYTES: Final = 65_536
-"""Read from one connection at a time. asyncio's other way of reading makes an object of 256 KiB for every read."""
+_BUFFER: Final = memoryview(bytearray(65_536))
+"""Read to, at one time from one connection. asyncio's other way makes an object of 256 KiB for every read."""
 
-_BUFFER: Final = memoryview(bytearray(_READ_BYTES))
 _HIGH: Final = QosClass.HIGH
 _log = get_logger(__name__)
 
@@ -74,8 +73,6 @@ class Connection(asyncio.BufferedProtocol):
         self._is_scheduled = False
         self._is_deaf = False
         self._partial_since: float | None = None
-
-    # What others see.
 
     @property
     def is_open(self) -> bool:
@@ -126,8 +123,6 @@ class Connection(asyncio.BufferedProtocol):
     def waiting_bytes(self) -> int:
         """Bytes that wait in the outbox."""
         return self._sender.outbox.waiting_bytes
-
-    # What the transport says.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TLS handshake is done."""
@@ -200,16 +195,14 @@ class Connection(asyncio.BufferedProtocol):
         if session.version != 1:
             data = text_stored_frame(text.room_id, epoch, seq=seq, ts=ts, duplicate=duplicate, re=text.re)
             self._sender.outbox.post((data, _HIGH, None, 0))
-        if decisions := session.finish_text(now):
-            self._carry_out(decisions, now)
+        self._finish_text(now)
 
     def text_refused(self, text: Text, code: ErrorCode, message: str, retry_after_s: float | None, now: float) -> None:
         """A text is not stored, or (unknown_outcome) may not be."""
         if not self.is_open:
             return
         self.reply(failure("text_message", text.re, code, message, retry_after_s=retry_after_s, room_id=text.room_id))
-        if decisions := self._session.finish_text(now):
-            self._carry_out(decisions, now)
+        self._finish_text(now)
 
     def log_in(self, user: User) -> None:
         """The client is this user from now on."""
@@ -283,16 +276,23 @@ class Connection(asyncio.BufferedProtocol):
     def _process(self, frames: Sequence[bytes | Chunk], now: float) -> None:
         session = self._session
         receive = session.receive
+        must_hold = self._shared.pump.must_hold
         for index, frame in enumerate(frames):
-            if index == _FRAMES_PER_TURN or session.is_full:
+            is_ahead = session.is_full or must_hold(self.id)
+            if is_ahead or index == _FRAMES_PER_TURN:
                 self._inbox = deque(frames[index:])
                 self._pause_reading()
-                if not session.is_full:
+                if not is_ahead:  # else an answer makes room
                     self._process_later()
                 return
             self._carry_out(receive(frame, now), now)
         if self._decoder.fault is not None and self.is_open:
             self._carry_out(session.break_stream(self._decoder.fault), now)
+
+    def _finish_text(self, now: float) -> None:
+        if decisions := self._session.finish_text(now):
+            self._carry_out(decisions, now)
+        self._process_later()
 
     def _process_later(self) -> None:
         """Go on with what is in the inbox, in the loop's next turn."""

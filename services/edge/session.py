@@ -219,10 +219,10 @@ class Session:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is held that the connection should not be read for a while."""
+        """Whether so much is held or under way that the connection should not be read for a while."""
         held = self._held
         if not held:
-            return False
+            return self.texts_under_way >= self._rules.texts_max
         return len(held) >= self._rules.held_max or (
             len(held) >= _PIECES_HELD_MAX and type(held[-1][0]) is FileTransfer
         )

@@ -148,6 +148,14 @@ class Pump:
         self.kick()
         return self._count(text.qos_class, self._texts.offer(text, text.qos_class, text.connection.id, now))
 
+    def must_hold(self, connection_id: int) -> bool:
+        """Whether a connection has its share of the places for texts, so that what it sends should wait in its socket.
+
+        To read it and refuse it would cost as much as to serve it: under ten times what the machine can do, nothing
+        would be left for those who are served. Its texts' answers make room.
+        """
+        return self._is_text_waiting and self._texts.is_over_share(connection_id)
+
     def offer_command(self, command: Command, now: float) -> float | None:
         """Queue a command, as `offer_text` does a text."""
         pool = self._pool(command)

@@ -40,6 +40,9 @@ BURST: Final = 4
 RESERVED_EVERY: Final = 4
 """While lower classes are overdue, one start in this many is theirs: three of them get a twelfth each, at least."""
 
+PART_MAX: Final = 16
+"""Places of a class for one flow that can be held back: what starts next is at hand, and 256 flows fit into 4,096."""
+
 WAITS_KEPT: Final = 1024
 """Waiting times kept per class for percentiles: enough for a 99th one, 8 KiB each."""
 
@@ -76,6 +79,10 @@ class _Flow(msgspec.Struct, gc=False):
     deadline: float = 0.0  # of the last one of them
     rest: deque[Entry] | None = None  # those that follow
     is_gone: bool = False
+
+    @property
+    def waiting(self) -> int:
+        return self.competing + (len(self.rest) if self.rest is not None else 0)
 
 
 class ClassSnapshot(msgspec.Struct, frozen=True):
@@ -177,7 +184,7 @@ class _Lane:
         gone = self.flows.pop(flow, None)
         if gone is None:
             return 0
-        count = gone.competing + (len(gone.rest) if gone.rest is not None else 0)
+        count = gone.waiting
         gone.is_gone = True
         gone.rest = None
         self.waiting -= count
@@ -318,6 +325,20 @@ class Scheduler:
     def discard(self, flow: Hashable) -> int:
         """Forget what a flow has waiting, because its connection is gone; return how many requests that were."""
         return sum(lane.discard(flow) for lane in self._lanes)
+
+    def is_over_share(self, flow: Hashable) -> bool:
+        """Whether a flow has its part of a class's places, or as much waiting as there is room left in the class.
+
+        Who can hold a flow's next requests back where they are does so then. Where all do, nobody is refused while no
+        more than share / PART_MAX flows have something waiting; beyond that parts shrink, and newcomers may be refused.
+        """
+        for lane in self._lanes:
+            own = lane.flows.get(flow)
+            if own is not None:
+                part = min(PART_MAX, lane.share // (len(lane.flows) + 1), lane.share - lane.waiting)
+                if own.waiting >= part:
+                    return True
+        return False
 
     def waiting(self, qos_class: QosClass) -> int:
         """How many requests of the class wait."""

@@ -210,8 +210,8 @@ async def test_ten_thousand_pipelined_sends_without_a_rate_limit(tmp_path: Path)
             assert reply["re"] not in answers
             answers[reply["re"]] = reply["data"].get("code", "stored")
         await writing
-        assert set(answers.values()) <= {"stored", "overloaded"}
-        assert len(world.rooms.rooms[room_id].log) == list(answers.values()).count("stored")
+        assert set(answers.values()) == {"stored"}  # what is ahead waits in the socket; nobody has to refuse it
+        assert len(world.rooms.rooms[room_id].log) == 10_000
 
 
 async def test_a_pipeline_behind_a_login_that_takes_its_time(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ async def test_a_pipeline_behind_a_login_that_takes_its_time(tmp_path: Path) -> 
         world.auth.gate.set()
         for number in range(20_000):
             reply = await client.wait_for(lambda frame: isinstance(frame.get("re"), int) and frame["re"] >= 0)
-            assert reply["data"].get("code") in (None, "overloaded"), (number, reply)
+            assert reply["type"] == "success", (number, reply)
         await writing
 
 

@@ -309,6 +309,16 @@ def test_too_much_held_is_reported() -> None:
     assert not client.session.is_full
 
 
+def test_as_many_texts_under_way_as_there_may_be_are_reported() -> None:
+    client = ready()
+    for _ in range(4):
+        assert not client.session.is_full
+        client.send("text_message")
+    assert client.session.is_full
+    client.session.finish_text(client.now)
+    assert not client.session.is_full
+
+
 @pytest.mark.parametrize("type_", ["leave_room", "logout"])
 def test_leaving_waits_for_the_texts_before_it(type_: str) -> None:
     client = ready()

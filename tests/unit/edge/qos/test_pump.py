@@ -11,6 +11,7 @@ from services.common.wire.requests import Authenticate, History, JoinRoom, Logou
 from services.edge.decisions import Command, Text
 from services.edge.qos.classes import ClassSettings, QosClass
 from services.edge.qos.pump import ClassUpdate, Pump
+from services.edge.qos.scheduler import PART_MAX
 
 SETTINGS = {
     QosClass.CRITICAL: ClassSettings(target_s=0.0, share=50),
@@ -246,3 +247,25 @@ def test_what_makes_no_sense_changes_nothing(concurrency: int, update: list[Clas
         world.pump.configure(concurrency=concurrency, updates=[good, *update])
     assert world.pump.concurrency == 4
     assert world.pump.snapshot()[1].share == 50
+
+
+def test_nobody_is_held_back_while_texts_start_at_once() -> None:
+    world = World()
+    for number in range(200):
+        world.text(f"t{number}")
+        assert not world.pump.must_hold(1)
+
+
+def test_who_has_a_part_of_the_places_is_held_back_until_texts_start() -> None:
+    world = World()
+    world.sink.room = 0
+    accepted = 0
+    while not world.pump.must_hold(1):
+        assert world.text("t") is None
+        accepted += 1
+    assert accepted == PART_MAX
+    assert not world.pump.must_hold(2)
+    assert world.text("other", connection=2) is None
+    world.sink.room = 30
+    world.turn()
+    assert not world.pump.must_hold(1)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.edge.qos.classes import DEFAULT_SETTINGS, ClassSettings, QosClass
 from services.edge.qos.scheduler import (
     BURST,
+    PART_MAX,
     RESERVED_EVERY,
     TOMBSTONES_MAX,
     WAITS_KEPT,
@@ -418,3 +419,42 @@ def test_percentiles_are_of_the_last_ones_started() -> None:
 
 def test_an_empty_scheduler_has_nothing_to_start() -> None:
     assert Scheduler().pop(0.0) is None
+
+
+def test_a_flow_has_a_part_of_the_places_that_shrinks_with_the_number_of_flows() -> None:
+    scheduler = Scheduler(with_shares(12))
+    for flows, part in [(1, 6), (2, 4), (3, 3)]:
+        while not scheduler.is_over_share(flows):
+            assert scheduler.offer("x", NORMAL, flows, 0.0) is None
+        assert sum(scheduler.discard(flow) for flow in (flows,)) <= part
+        for _ in range(part):
+            scheduler.offer("x", NORMAL, flows, 0.0)
+    assert not scheduler.is_over_share("idle")
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 30)), max_size=600), st.integers(1, 600))
+def test_who_waits_while_over_its_share_leaves_room_for_others(steps: list[int | None], share: int) -> None:
+    """Where all hold themselves back, only newcomers are refused, and none while few are there. None: a start."""
+    scheduler = Scheduler(with_shares(share))
+    waiting: dict[int, int] = {}
+    for flow in steps:
+        if flow is None:
+            if (entry := scheduler.pop(0.0)) is not None:
+                waiting[entry.item] -= 1
+        elif scheduler.is_over_share(flow):
+            assert waiting[flow] > 0  # so a start, and then an answer, lets it go on
+        elif scheduler.offer(flow, NORMAL, flow, 0.0) is None:
+            waiting[flow] = waiting.get(flow, 0) + 1
+        else:
+            assert scheduler.waiting(NORMAL) == share
+            assert not waiting.get(flow)
+            assert sum(count > 0 for count in waiting.values()) * PART_MAX >= share
+
+
+def test_any_class_counts() -> None:
+    scheduler = Scheduler(with_shares(4))
+    scheduler.offer("x", LOW, "a", 0.0)
+    scheduler.offer("y", LOW, "a", 0.0)
+    assert scheduler.is_over_share("a")
+    scheduler.pop(0.0)
+    assert not scheduler.is_over_share("a")
