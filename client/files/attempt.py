@@ -83,6 +83,10 @@ class Attempt:
         except TimeoutError:
             raise StalledError("nothing is heard of it any more") from None
 
+    def _allowed(self) -> int:
+        """How much may be under way now."""
+        return self.transfer.allowance.window(self._lane.window_bytes)
+
     def _check(self) -> None:
         if self._fault is not None:
             raise self._fault

@@ -47,9 +47,9 @@ class Download(Attempt):
         if self.part is None and entry.part and entry.sha256:
             self.part = await in_thread(self._open)
         offset = self.part.offset if self.part else 0
-        await self._lane.connection.call(
-            "file_get", {"file_id": entry.file_id, "offset": offset}, then=lambda answer: self._begin(answer, offset)
-        )
+        self.transfer.allowance.begin(offset)
+        request = {"file_id": entry.file_id, "offset": offset, "window": self._allowed()}
+        await self._lane.connection.call("file_get", request, then=lambda answer: self._begin(answer, offset))
         entry.wanted = entry.wanted or safe_name(entry.name)
         await self._lane.keep()  # before there is something that another run would have to remove
         if self.part is None:
@@ -71,6 +71,7 @@ class Download(Attempt):
         if not 0 <= offset <= info.size:
             raise ProtocolError("The server broke the protocol: a file of an impossible size.")
         entry.name, entry.size, entry.sha256 = info.name, info.size, info.sha256
+        self._expect(offset)
         self._window = Incoming(size=info.size, offset=offset, window=self._lane.window_bytes)
         self._lane.attach(entry.file_id, self)
 
@@ -95,5 +96,12 @@ class Download(Attempt):
         await in_thread(part.append, pieces)
         self.transfer.sent_bytes += count
         offset = window.write(count)
-        self._lane.connection.tell("file_ack", {"file_id": self.transfer.entry.file_id, "offset": offset})
+        self.transfer.allowance.reached(offset)
+        news = {"file_id": self.transfer.entry.file_id, "offset": offset, "window": self._allowed()}
+        self._expect(offset)
+        self._lane.connection.tell("file_ack", news)
         self._moved(offset)
+
+    def _expect(self, offset: int) -> None:
+        """The server may send as much as is allowed ahead of `offset`, and may have done so when the link is cut."""
+        self.transfer.allowance.went(min(self.transfer.size, offset + self._allowed()))

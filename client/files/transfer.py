@@ -11,6 +11,7 @@ import msgspec
 
 from client.errors import ClientError
 from client.files.progress import Rate
+from client.files.windows import Allowance
 
 
 class Direction(StrEnum):
@@ -63,7 +64,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
 class Transfer:
     """One transfer; `number` is what the user calls it. To be looked at by everybody, changed by `Transfers` only."""
 
-    def __init__(self, number: int, entry: Entry) -> None:
+    def __init__(self, number: int, entry: Entry, *, is_new: bool = True) -> None:
         self.number = number
         self.entry = entry
         self.phase = Phase.WAITING
@@ -72,6 +73,7 @@ class Transfer:
         self.done_bytes = 0
         self.sent_bytes = 0
         """Bytes that went over connections, those that had to go twice included."""
+        self.allowance = Allowance(is_new=is_new)
         self.rate = Rate()
         self.error: ClientError | None = None
         self.saved_as = ""

@@ -188,7 +188,7 @@ class Transfers:
             self._book = (self._open_book(username) if self._open_book else None) or NoBook()
             for entry in self._book.entries()[:TRANSFERS_MAX]:
                 self._last_number += 1
-                transfer = self._transfers[self._last_number] = Transfer(self._last_number, entry)
+                transfer = self._transfers[self._last_number] = Transfer(self._last_number, entry, is_new=False)
                 if not entry.is_cancelled:
                     self._emit(FileResumed(transfer))
         for transfer in list(self._transfers.values()):

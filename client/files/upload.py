@@ -38,6 +38,8 @@ class Upload(Attempt):
             if (fault := self._window.store(offset)) is not None:
                 self.fail(ProtocolError(f"The server broke the protocol: {fault}."))
                 return
+            self.transfer.allowance.reached(self._window.stored)
+            self._window.window = self._allowed()
             self._moved(self._window.stored)
             self._changed.set()
 
@@ -107,7 +109,8 @@ class Upload(Attempt):
             raise ProtocolError("The server broke the protocol: it has more of the file than there is.")
         entry.file_id = offered.file_id
         self._chunk_bytes = min(max(1, offered.chunk_bytes), limits.MAX_CHUNK_BYTES)
-        self._window = Outgoing(size=entry.size, offset=offered.offset, window=self._lane.window_bytes)
+        self.transfer.allowance.begin(offered.offset)
+        self._window = Outgoing(size=entry.size, offset=offered.offset, window=self._allowed())
         self._lane.attach(offered.file_id, self)
         self._moved(offered.offset)
 
@@ -115,10 +118,9 @@ class Upload(Attempt):
         window, connection = self._window, self._lane.connection
         assert window is not None, "the offer was taken"
         file_id = bytes.fromhex(self.transfer.entry.file_id)
-        block_bytes = min(_READ_BYTES, window.window)
         while not window.is_sent:
             self._check()
-            count = window.room(block_bytes)
+            count = window.room(min(_READ_BYTES, window.block_bytes))
             if count == 0:
                 await self._wait()
                 continue
@@ -126,6 +128,7 @@ class Upload(Attempt):
             for start in range(0, count, self._chunk_bytes):
                 piece = data[start : start + self._chunk_bytes]
                 connection.send_chunk(file_id, window.send(len(piece)), piece)
+            self.transfer.allowance.went(window.sent)
             self.transfer.sent_bytes += count
             await connection.drained()
         source.check_unchanged()

@@ -162,11 +162,12 @@ class FileOffer(msgspec.Struct, frozen=True):
 
 
 class FileGet(msgspec.Struct, frozen=True):
-    """Asks for a file from an offset on."""
+    """Asks for a file from an offset on; no more than ``window`` bytes may be under way, where that is given."""
 
     type: ClassVar[str] = "file_get"
     file_id: _FileId
     offset: _Seq = 0
+    window: _Seq | None = None
 
 
 class FileList(msgspec.Struct, frozen=True):
@@ -186,11 +187,12 @@ class FileCancel(msgspec.Struct, frozen=True):
 
 
 class FileAck(msgspec.Struct, frozen=True):
-    """Says that everything before ``offset`` of a file has been received."""
+    """Says that everything before ``offset`` of a file has been received, and how much may be under way from now on."""
 
     type: ClassVar[str] = "file_ack"
     file_id: _FileId
     offset: _Seq
+    window: _Seq | None = None
 
 
 class FileTransfer(msgspec.Struct, frozen=True):
@@ -251,12 +253,10 @@ Request = (
 )
 
 REQUESTS: Final[dict[str, type[Request]]] = {
-    kind.type: kind
-    for kind in (
+    kind.type: kind for kind in (
         Hello, Register, Authenticate, Resume, Logout, CreateRoom, JoinRoom, LeaveRoom, ListRooms, UserList, GetTrace,
         TextMessage, History, Heartbeat, FileOffer, FileGet, FileList, FileCancel, FileAck, FileTransfer, TraceReport,
-    )
-}  # fmt: skip
+    )}  # fmt: skip
 """Every request by its type."""
 
 _ONE_LINE: Final[dict[type[Request], tuple[str, ...]]] = {

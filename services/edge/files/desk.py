@@ -22,7 +22,7 @@ from services.common.tasks import TaskSet
 from services.common.wire import limits
 from services.common.wire.codes import ErrorCode
 from services.common.wire.frames import Chunk
-from services.common.wire.requests import FileAck
+from services.common.wire.requests import FileAck, FileGet
 from services.edge.decisions import Reply, User, failure
 from services.edge.dispatch import shown_message
 from services.edge.files.downloads import Download
@@ -160,7 +160,7 @@ class Desk:
         download = self._downloads.get(file_id)
         if download is None:
             return self._pass_over(file_id, _ACK_COST)
-        news = download.acknowledge(request.offset)
+        news = download.acknowledge(request.offset, request.window)
         return news >= _ACK_BYTES_MIN or download.is_acknowledged
 
     def drop(self, file_id: str) -> bool:
@@ -233,14 +233,14 @@ class Desk:
                 del self._offers[file_id]
                 raise
 
-    def add_download(self, file_id: str, stream: DownloadStream, offset: int) -> None:
+    def add_download(self, request: FileGet, stream: DownloadStream) -> None:
         """What was asked for goes to the client from the next turn of the loop on."""
-        key = bytes.fromhex(file_id)
+        key = bytes.fromhex(request.file_id)
         del self._asked[key]
         download = self._downloads[key] = Download(
             key,
             stream,
-            Outgoing(offset=offset, window=self.rules.window_bytes),
+            Outgoing(offset=request.offset, window=self.rules.window_bytes, allowed=request.window),
             post=self._post,
             drained=self._connection.drained,
             give_way=self.rules.give_way,

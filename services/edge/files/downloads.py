@@ -56,9 +56,10 @@ class Download:
         """Whether the client has all that was sent."""
         return self._outgoing.acknowledged == self._outgoing.sent
 
-    def acknowledge(self, offset: int) -> int:
-        """The client has everything before `offset`; returns how much of that is news."""
+    def acknowledge(self, offset: int, window: int | None = None) -> int:
+        """The client has everything before `offset` and allows such a `window`; returns how much of that is news."""
         before = self._outgoing.acknowledged
+        self._outgoing.allow(window)
         if not self._outgoing.acknowledge(offset):
             return 0
         self._changed.set()
@@ -106,7 +107,7 @@ class Download:
 
     async def _room(self, wanted: int) -> int:
         """How much may be sent now: a whole chunk, or what is left of the block."""
-        wanted = min(wanted, limits.MAX_CHUNK_BYTES)
+        wanted = min(wanted, limits.MAX_CHUNK_BYTES, self._outgoing.block_bytes)
         while self._outgoing.room < wanted and not self._is_ended:
             self._changed.clear()
             try:

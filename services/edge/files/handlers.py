@@ -98,7 +98,7 @@ class FileHandlers:
         except BaseException:
             desk.withdraw(request.file_id, stream)
             raise
-        desk.add_download(request.file_id, stream, request.offset)
+        desk.add_download(request, stream)
         data = {name: getattr(info, name) for name in ("file_id", "name", "size", "sha256", "mime")}
         return Answer("success", data)
 

@@ -6,6 +6,8 @@ memory that a transfer takes does not depend on how large the file is, how fast 
 
 from __future__ import annotations
 
+from services.common.wire import limits
+
 
 class Incoming:
     """A file that a client sends: chunks in, pieces of several chunks out."""
@@ -67,13 +69,24 @@ class Incoming:
 
 
 class Outgoing:
-    """A file that a client fetches."""
+    """A file that a client fetches. The client may allow less than the `window`, but not less than a chunk."""
 
-    __slots__ = ("_window", "acknowledged", "sent")
+    __slots__ = ("_window", "_window_max", "acknowledged", "sent")
 
-    def __init__(self, *, offset: int, window: int) -> None:
+    def __init__(self, *, offset: int, window: int, allowed: int | None = None) -> None:
         self.sent = self.acknowledged = offset
-        self._window = window
+        self._window = self._window_max = window
+        self.allow(allowed)
+
+    def allow(self, window: int | None) -> None:
+        """The client says how much may be under way from now on, or says nothing of it."""
+        if window is not None:
+            self._window = min(self._window_max, max(window, limits.MAX_CHUNK_BYTES))
+
+    @property
+    def block_bytes(self) -> int:
+        """How much goes out at once, at most: with half a window the other half is under way meanwhile."""
+        return max(1, self._window // 2)
 
     @property
     def room(self) -> int:

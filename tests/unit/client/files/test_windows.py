@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.files.windows import Incoming, Outgoing
+from client.files.windows import EARNED_PER, FIRST_BYTES, Allowance, Incoming, Outgoing
+from services.common.wire import limits
 from services.edge.files import windows as edge
 
 
@@ -64,3 +65,42 @@ def test_an_acknowledgement_of_what_was_not_sent() -> None:
     assert window.stored == 20
     assert window.room(40) == 40
     assert window.room(60) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 60_000_000), st.floats(0, 1)), max_size=60), st.booleans())
+def test_cuts_cost_no_more_than_is_allowed_wherever_they_fall(runs: list[tuple[int, float]], is_new: bool) -> None:
+    allowance = Allowance(is_new=is_new)
+    offset = lost = 0
+    for progress, share in runs:
+        allowance.begin(offset)
+        assert limits.MAX_CHUNK_BYTES <= allowance.window(FIRST_BYTES) <= FIRST_BYTES
+        offset += progress
+        allowance.reached(offset)
+        ahead = round(allowance.window(FIRST_BYTES) * share)
+        allowance.went(offset + ahead)
+        lost += ahead
+    assert lost <= FIRST_BYTES * is_new + offset // EARNED_PER + limits.MAX_CHUNK_BYTES * len(runs)
+
+
+def test_fifty_cuts_of_a_gigabyte_cost_less_than_a_hundredth_at_their_worst() -> None:
+    allowance = Allowance()
+    size, cuts, offset, lost = 1_000_000_000, 50, 0, 0
+    for _ in range(cuts):
+        allowance.begin(offset)
+        offset += size // (cuts + 1)
+        allowance.reached(offset)
+        window = allowance.window(FIRST_BYTES)
+        allowance.went(offset + window)  # all of it is lost
+        lost += window
+    assert lost < size // 100
+
+
+def test_a_link_that_holds_has_the_whole_window_and_gets_it_back_after_a_cut() -> None:
+    allowance = Allowance()
+    allowance.begin(0)
+    assert allowance.window(FIRST_BYTES) == FIRST_BYTES
+    allowance.went(FIRST_BYTES)
+    allowance.begin(0)
+    assert allowance.window(FIRST_BYTES) == limits.MAX_CHUNK_BYTES
+    allowance.reached(FIRST_BYTES * EARNED_PER)
+    assert allowance.window(FIRST_BYTES) == FIRST_BYTES

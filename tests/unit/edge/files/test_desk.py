@@ -8,7 +8,7 @@ import pytest
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from services.common.wire.frames import Chunk
-from services.common.wire.requests import FileAck
+from services.common.wire.requests import FileAck, FileGet
 from services.edge.files.desk import OFFERS_MAX, Desk, Places
 from tests.helpers.file_desk import AMY, CHUNK, WINDOW, DeskWorld
 
@@ -112,7 +112,7 @@ async def test_a_download_goes_out_within_the_window() -> None:
     file_id = await world.posted(DATA)
     stream = own.ask(file_id, 0)
     await stream.describe()
-    own.add_download(file_id, stream, 0)
+    own.add_download(FileGet(file_id), stream)
     acknowledged = 0
     while acknowledged < len(DATA):
         await world.until(lambda: sum(len(one.data) for one in world.connection.chunks) > acknowledged)  # noqa: B023
@@ -131,7 +131,7 @@ async def test_acknowledgements_of_nothing_are_worth_nothing() -> None:
     file_id = await world.posted(DATA)
     assert not own.acknowledge(FileAck(file_id, 5))
     stream = own.ask(file_id, 0)
-    own.add_download(file_id, stream, 0)
+    own.add_download(FileGet(file_id), stream)
     await world.until(lambda: world.connection.chunks)
     assert not own.acknowledge(FileAck(file_id, 100))
     own.close()
@@ -142,7 +142,7 @@ async def test_a_download_that_fails_is_told_as_a_cancel() -> None:
     file_id = await world.posted(DATA)
     stream = own.ask(file_id, 0)
     world.backend.downloads[0].fault = ParleyError(ErrorCode.NOT_A_MEMBER, "left")
-    own.add_download(file_id, stream, 0)
+    own.add_download(FileGet(file_id), stream)
     await world.until(lambda: world.connection.told("file_cancel"))
     assert world.connection.told("file_cancel") == [{"file_id": file_id, "code": "not_a_member", "error": "left"}]
 
@@ -160,7 +160,7 @@ async def test_dropped_is_over_whether_asked_for_or_under_way() -> None:
     own.withdraw(file_id, stream)
     assert world.rules.downloads.taken == 0
     again = own.ask(file_id, 0)
-    own.add_download(file_id, again, 0)
+    own.add_download(FileGet(file_id), again)
     await world.until(lambda: world.connection.chunks)
     assert own.drop(file_id)
     await world.until(lambda: not world.rules.downloads.taken)
@@ -177,7 +177,7 @@ async def test_a_client_that_is_gone_is_sent_nothing_and_loses_nothing() -> None
     own.ask(file_id, 0)
     other = await world.posted(DATA[1:], "c")
     stream = own.ask(other, 0)
-    own.add_download(other, stream, 0)
+    own.add_download(FileGet(other), stream)
     mine = await offered(world, own)
     own.receive(chunk(mine, 0, DATA[:CHUNK]))
     own.close()

@@ -79,6 +79,20 @@ async def test_a_window_and_no_more_until_it_is_acknowledged() -> None:
     assert one.download.is_acknowledged
 
 
+async def test_a_client_that_allows_less_is_sent_less_until_it_allows_more() -> None:
+    world, one = await fetch()
+    await world.until(lambda: len(one.data) == 4 * CHUNK)
+    one.download.acknowledge(4 * CHUNK, 0)  # a chunk at least: a window of nothing would never end
+    await world.until(lambda: len(one.data) == 5 * CHUNK)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(one.data) == 5 * CHUNK
+    one.download.acknowledge(5 * CHUNK, 1_000 * CHUNK)  # and no more than the window
+    await world.until(lambda: len(one.data) == 9 * CHUNK)
+    one.download.end()
+    assert not await one.task
+
+
 async def test_acknowledgements_that_are_none() -> None:
     world, one = await fetch()
     await world.until(lambda: len(one.data) == 4 * CHUNK)
