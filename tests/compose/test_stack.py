@@ -206,6 +206,12 @@ def test_a_service_that_stops_answering_is_unhealthy(stack: Compose) -> None:
     eventually(lambda: stack.health("metrics") == "healthy", timeout_s=60)
 
 
+def test_compose_takes_every_profile(stack: Compose) -> None:
+    every = ("--profile", "prometheus", "--profile", "otel", "--profile", "jaeger", "--profile", "tools")
+    services = set(stack.compose(*every, "config", "--services").split())
+    assert {"prometheus", "otel-collector", "jaeger", "operator", "backup"} <= services
+
+
 def test_prometheus_finds_every_process(stack: Compose) -> None:
     if subprocess.run(["docker", "image", "inspect", "prom/prometheus:v2.42.0"], capture_output=True).returncode != 0:
         docker("pull", "--quiet", "prom/prometheus:v2.42.0")
