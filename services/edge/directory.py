@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Generic, Protocol, TypeVar
 
 from services.edge.decisions import User
+
+_EARLY_MAX: Final = 1_000  # ends of sessions that are still arriving; most stand for sessions that ended here already
 
 
 class Listed(Protocol):
@@ -21,9 +23,15 @@ C = TypeVar("C", bound=Listed)
 
 
 class Directory(Generic[C]):
-    """Who is connected."""
+    """Who is connected.
 
-    def __init__(self) -> None:
+    A session may be ended by another login while rooms is still being told of it, before it is anybody's here. Such an
+    end is kept (`ended_early`) and told to `on_early_end(session_id, reason)` when the session's connection logs in.
+    """
+
+    def __init__(self, on_early_end: Callable[[str, str], object] = lambda _session_id, _reason: None) -> None:
+        self._on_early_end = on_early_end
+        self._early: dict[str, str] = {}  # oldest first
         self._by_id: dict[int, C] = {}  # oldest first
         self._by_session: dict[str, tuple[User, C]] = {}
         self.open_count = 0  # transports that have not ended yet; their connections may have been told goodbye
@@ -59,6 +67,15 @@ class Directory(Generic[C]):
     def log_in(self, user: User, connection: C) -> None:
         """A connection is a user's from now on."""
         self._by_session[user.session_id] = (user, connection)
+        reason = self._early.pop(user.session_id, None)
+        if reason is not None:
+            self._on_early_end(user.session_id, reason)
+
+    def ended_early(self, session_id: str, reason: str) -> None:
+        """A session that nobody has here yet was ended."""
+        self._early[session_id] = reason
+        if len(self._early) > _EARLY_MAX:
+            del self._early[next(iter(self._early))]
 
     def log_out(self, user: User) -> None:
         """A session has ended. Idempotent."""

@@ -85,7 +85,7 @@ class Edge:
         self._config = config
         self._clock = clock
         self._tasks = TaskSet()
-        self._directory: Directory[Connection] = Directory()
+        self._directory: Directory[Connection] = Directory(self._end_soon)
         self._departures = Departures(auth, rooms, clock)
         traffic = Traffic(counters)
         number = itertools.count(1).__next__
@@ -232,9 +232,15 @@ class Edge:
     def _present(self) -> Iterable[tuple[User, Iterable[str]]]:
         return [(user, connection.room_ids) for user, connection in self._directory.sessions()]
 
+    def _end_soon(self, session_id: str, reason: str) -> None:
+        """Once the client has been told that it is in."""
+        self._core.call_soon(self._end_session, session_id, reason)
+
     def _end_session(self, session_id: str, reason: str) -> None:
         connection = self._directory.of_session(session_id)
-        if connection is not None:
+        if connection is None:
+            self._directory.ended_early(session_id, reason)
+        else:
             _log.info("session ended by auth", connection_id=connection.id, reason=reason)
             connection.close(reason if reason in _REASONS else "revoked")
 

@@ -46,3 +46,24 @@ def test_everybody_may_leave_while_being_looked_at() -> None:
     for connection in directory:
         directory.remove(connection)
     assert len(directory) == 0
+
+
+def test_an_end_that_comes_before_the_login_is_told_after_it() -> None:
+    told: list[tuple[str, str]] = []
+    directory: Directory[Connection] = Directory(lambda session_id, reason: told.append((session_id, reason)))
+    directory.ended_early("s1", "replaced")
+    directory.log_in(User("u2", "bob", "s2", 0.0), Connection(2))
+    assert told == []
+    directory.log_in(User("u1", "amy", "s1", 0.0), Connection(1))
+    directory.log_in(User("u1", "amy", "s1", 0.0), Connection(1))
+    assert told == [("s1", "replaced")]
+
+
+def test_of_early_ends_the_newest_are_kept() -> None:
+    told: list[str] = []
+    directory: Directory[Connection] = Directory(lambda session_id, _: told.append(session_id))
+    for number in range(1_001):
+        directory.ended_early(f"s{number}", "revoked")
+    for number in range(1_001):
+        directory.log_in(User("u1", "amy", f"s{number}", 0.0), Connection(number))
+    assert told == [f"s{number}" for number in range(1, 1_001)]
