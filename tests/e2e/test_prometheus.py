@@ -24,7 +24,7 @@ EXAMPLE = ROOT / "deploy" / "prometheus.yml"
 SCRAPED_S = 30.0
 MESSAGES = 7
 # What may stand beside a number: nothing that people choose, and nothing that grows with them. A new one is added here.
-LABELS = {"__name__", "instance", "job", "process", "service", "le", "qos_class", "kind"}
+LABELS = {"__name__", "instance", "job", "process", "service", "le", "qos_class", "kind", "certificate"}
 
 
 class Prometheus:

@@ -51,10 +51,10 @@ FULL: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"mime", "transfer_id"},
     ),
-    "file_get": ({"file_id": HEX32, "offset": 7}, {"offset"}),
+    "file_get": ({"file_id": HEX32, "offset": 7, "window": 65536}, {"offset", "window"}),
     "file_list": ({"room_id": "lobby", "before": 7, "limit": 10}, {"before", "limit"}),
     "file_cancel": ({"file_id": HEX32}, set()),
-    "file_ack": ({"file_id": HEX32, "offset": 7}, set()),
+    "file_ack": ({"file_id": HEX32, "offset": 7, "window": 65536}, {"window"}),
     "file_transfer": (
         {
             "transfer_id": HEX32,
