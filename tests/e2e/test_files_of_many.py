@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from contextlib import AsyncExitStack
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.helpers.file_client import CHUNK, fetch, offer, upload
+from tests.helpers.many_stack import running_many
 from tests.helpers.people import People, fresh
-from tests.helpers.postgres import PostgresServer
-from tests.helpers.redis_server import RedisServer
-from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
+from tests.helpers.stack import FAST_CONFIG, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,14 +26,8 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="module")
 def many() -> Iterator[Stack]:
-    postgres, redis = PostgresServer(), RedisServer()
-    with contextlib.ExitStack() as exits:
-        for server in (postgres, redis):
-            exits.callback(server.close)
-            server.start()
-        options = ("--rooms", "2", "--database", postgres.make_database(), "--redis", redis.url)
-        config = f"{FAST_CONFIG}\n[rooms]\nfile_bytes_per_user_max = {QUOTA}\n"
-        yield exits.enter_context(running_stack(edges=2, config=config, extra=options))
+    with running_many(f"{FAST_CONFIG}\n[rooms]\nfile_bytes_per_user_max = {QUOTA}\n") as running:
+        yield running.stack
 
 
 @pytest.mark.parametrize("victim", ["rooms-1", "rooms-2"])  # one of them has taken the upload

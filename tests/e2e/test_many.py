@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from contextlib import AsyncExitStack
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.many_stack import Many, running_many
 from tests.helpers.people import AGAIN_S, People, fresh
-from tests.helpers.postgres import PostgresServer
-from tests.helpers.redis_server import RedisServer
-from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
+from tests.helpers.stack import FAST_CONFIG
 from tests.helpers.talkers import Talker, everything_of, nothing_was_lost_or_doubled, until
 
 if TYPE_CHECKING:
@@ -31,25 +29,10 @@ NOTICED_S = 25.0
 ACKNOWLEDGED_S = 30.0
 
 
-class Many:
-    """The stack and the servers that it stands on."""
-
-    def __init__(self, stack: Stack, postgres: PostgresServer, redis: RedisServer) -> None:
-        self.stack = stack
-        self.postgres = postgres
-        self.redis = redis
-
-
 @pytest.fixture(scope="module")
 def many() -> Iterator[Many]:
-    postgres, redis = PostgresServer(), RedisServer()
-    with contextlib.ExitStack() as exits:
-        for server in (postgres, redis):
-            exits.callback(server.close)
-            server.start()
-        options = ("--rooms", "2", "--database", postgres.make_database(), "--redis", redis.url)
-        config = f"{FAST_CONFIG}\n[edge]\ntext_rate = 0\n"
-        yield Many(exits.enter_context(running_stack(edges=2, config=config, extra=options)), postgres, redis)
+    with running_many(f"{FAST_CONFIG}\n[edge]\ntext_rate = 0\n") as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections import Counter
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client.errors import ClientError
+from tests.helpers.many_stack import running_many
 from tests.helpers.people import People, fresh
-from tests.helpers.postgres import PostgresServer
-from tests.helpers.redis_server import RedisServer
-from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
+from tests.helpers.stack import FAST_CONFIG, Stack
 from tests.helpers.talkers import PASSWORD, Talker, nothing_was_lost_or_doubled, until
 
 if TYPE_CHECKING:
@@ -33,13 +31,8 @@ CONFIG = f"{FAST_CONFIG}\n[edge]\ntext_rate = 0\ncommand_rate = 0\n"
 @pytest.fixture
 def many() -> Iterator[Stack]:
     """Two edges and two rooms processes on a PostgreSQL and a Redis."""
-    postgres, redis = PostgresServer(), RedisServer()
-    with contextlib.ExitStack() as exits:
-        for server in (postgres, redis):
-            exits.callback(server.close)
-            server.start()
-        options = ("--rooms", "2", "--database", postgres.make_database(), "--redis", redis.url)
-        yield exits.enter_context(running_stack(edges=2, config=CONFIG, extra=options))
+    with running_many(CONFIG) as running:
+        yield running.stack
 
 
 class Tally:
