@@ -170,9 +170,8 @@ class Server:
 
     async def connect(self) -> Link:
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_connection(
-            Link, "127.0.0.1", self.port, ssl=self.context, server_hostname="localhost", ssl_handshake_timeout=60
-        )
+        _, link = await loop.create_connection(Link, "127.0.0.1", self.port)
+        await link.secure(self.context)
         return link
 
     def stop(self) -> None:

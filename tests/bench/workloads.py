@@ -33,6 +33,8 @@ def close_all(links: list[Link]) -> None:
 
 LAG_WINDOWS = 16
 """How many windows the slowest deliveries may lie behind what is confirmed, so that buffers do not grow for ever."""
+WATCHED_SHARE = 10
+"""One in so many members of a room is counted at once where the others are counted afterwards."""
 
 
 @dataclass
@@ -53,19 +55,51 @@ class Room:
     confirmed: int = 0
     stamps: list[int] | None = None
     _per_message: int = field(init=False)
+    _kept: list[Link] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        is_sender_served = self.server.echoes or self.sender not in self.members
-        self._per_message = len(self.members) - (0 if is_sender_served else 1)
+        self._per_message = self._served(self.members)
         for link in self.members:
             link.count(self._on_delivered, self.stamps)
-        witness = self.sender if self.server.confirmation or self.server.echoes else self.members[-1]
+        witness = self._witness()
         witness.count(
             self._on_delivered if witness in self.members else (lambda _: None),
             self.stamps,
             self._on_confirmed,
             self.server.confirmation or MARKER,
         )
+
+    def _served(self, members: list[Link]) -> int:
+        """How many of the members get a message."""
+        return len(members) - (self.sender in members and not self.server.echoes)
+
+    def _witness(self) -> Link:
+        """Who is told that a message was taken."""
+        return self.sender if self.server.confirmation or self.server.echoes else self.members[-1]
+
+    def keep_most(self) -> None:
+        """Before the first message: what most members get is kept, and counted by `count_kept`.
+
+        The others show how far the deliveries are.
+        """
+        watched = [self.sender, self._witness(), *self.members[: max(1, len(self.members) // WATCHED_SHARE)]]
+        self._kept = [link for link in self.members if link not in watched]
+        self._per_message = self._served([link for link in self.members if link in watched])
+        for link in self._kept:
+            link.keep()
+
+    def mark(self) -> tuple[int, list[int]]:
+        """A moment: the deliveries that were counted up to now, and the positions in what is kept."""
+        return self.delivered, [link.kept() for link in self._kept]
+
+    def count_kept(self, *marks: tuple[int, list[int]]) -> list[int]:
+        """Counts what is kept, and from now on at once; returns the deliveries up to each of the moments."""
+        totals = [delivered for delivered, _ in marks]
+        for index, link in enumerate(self._kept):
+            counts = link.count_kept(*(positions[index] for _, positions in marks))
+            totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        self._per_message, self._kept = self._served(self.members), []
+        return totals
 
     def _on_delivered(self, count: int) -> None:
         self.delivered += count
@@ -118,19 +152,28 @@ async def drained(rooms: list[Room], timeout: float = 30.0) -> int:
 
 
 async def closed_loop(server: Server, seconds: float, *, count: int, size: int, window: int) -> Figures:
-    """Each room keeps `window` messages in flight; figures are per CPU-second of the server."""
+    """Each room keeps `window` messages in flight; figures are per CPU-second of the server.
+
+    What comes is counted afterwards for most members, so that the server does not wait for the driver.
+    """
     rooms = await make_rooms(server, count, size)
     for room in rooms:
+        room.keep_most()
         room.window = window
         room.fill()
     await asyncio.sleep(WARM_UP_S)
     cpu, own, wall = server.cpu(), time.process_time(), time.monotonic()
-    delivered, sent = sum(room.delivered for room in rooms), sum(room.sent for room in rooms)
+    begin, sent = [room.mark() for room in rooms], sum(room.sent for room in rooms)
     async with server.measured():
         await asyncio.sleep(seconds)
     cpu, own, wall = server.cpu() - cpu, time.process_time() - own, time.monotonic() - wall
-    delivered = sum(room.delivered for room in rooms) - delivered
+    end = [room.mark() for room in rooms]
     sent = sum(room.sent for room in rooms) - sent
+    delivered = 0
+    for room, *marks in zip(rooms, begin, end, strict=True):
+        room.window = 0
+        before, after = room.count_kept(*marks)
+        delivered += after - before
     lost = await drained(rooms)
     for room in rooms:
         close_all([*room.members, room.sender])

@@ -31,14 +31,9 @@ class Nats(Server):
 
     async def open(self, user: str) -> Link:
         loop = asyncio.get_running_loop()
-        transport, plain = await loop.create_connection(Link, "127.0.0.1", self.port)
-        await plain.until(b"\r\n")
-        link = Link()
-        secured = await loop.start_tls(
-            transport, link, self.context, server_hostname="localhost", ssl_handshake_timeout=60
-        )
-        assert secured is not None
-        link.connection_made(secured)
+        _, link = await loop.create_connection(Link, "127.0.0.1", self.port)
+        await link.until(b"\r\n")
+        await link.secure(self.context)
         link.write(b'CONNECT {"verbose":false,"pedantic":false,"tls_required":true}\r\nPING\r\n')
         await link.until(b"PONG")
         return link
