@@ -1,7 +1,8 @@
 """store: spans for as long as there is room for them: bounded in number, bytes and age, the oldest go first.
 
 A span is a row with its body as one piece; beside it stands, for each trace that it concerns (its own and those that
-it links to), a row by which it is found. Everything of one export is one transaction, together with what it displaces.
+it links to), a row by which it is found. Everything of one export is one transaction, together with what it displaces,
+and two plain statements: one for each span took most of what tracing cost (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 
 from services.metrics.store import Bounds, Held, count_rows, prune
 from services.metrics.tables import span_traces, spans
@@ -29,6 +30,14 @@ _ROW_BYTES: Final = 250
 SCAN_ENTRIES_MAX: Final = 20_000
 """Traces, the newest, in which a search looks: milliseconds of work, and more than anybody pages through."""
 
+_SIZE: Final = -2
+_NEXT_ID: Final = "SELECT coalesce(max(id), 0) + 1 FROM spans"
+_INSERT_SPAN: Final = (
+    "INSERT INTO spans (id, trace_id, kept_at, is_entry, is_error, duration_ns, message_id, room_id, user_id, size, "
+    "body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_TRACE: Final = "INSERT INTO span_traces (trace_id, span_row) VALUES (?, ?)"
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Span).decode
 
@@ -44,17 +53,20 @@ class TraceStore:
     async def keep(self, reported: Sequence[Span], *, now: float) -> int:
         """Keep spans; return how many had to go before their time. Raises ParleyError when the storage fails."""
         bodies = [_encode(span) for span in reported]  # not on the writer's thread: it holds the lock
+        rows = [_row(span, body, now) for span, body in zip(reported, bodies, strict=True)]
+        traces = [{span.trace_id, *(link.trace_id for link in span.links)} for span in reported]
+        size = sum(row[_SIZE] for row in rows)
 
         def work(connection: Connection) -> int:
             held, self._held = self._held, None  # counted anew, should this fail
-            count, size = held or count_rows(connection, spans)
-            for span, body in zip(reported, bodies, strict=True):
-                row = _row(span, body, now)
-                count, size = count + 1, size + row["size"]
-                (row_id,) = connection.execute(insert(spans).values(row)).inserted_primary_key or (0,)
-                traces = {span.trace_id, *(link.trace_id for link in span.links)}
-                connection.execute(insert(span_traces), [{"trace_id": one, "span_row": row_id} for one in traces])
-            self._held, evicted, last = prune(connection, spans, Held(count, size), self._bounds, now=now)
+            held = held or count_rows(connection, spans)
+            first: int = connection.exec_driver_sql(_NEXT_ID).scalar_one()
+            if rows:
+                connection.exec_driver_sql(_INSERT_SPAN, [(first + index, *row) for index, row in enumerate(rows)])
+                concerned = [(one, first + index) for index, ones in enumerate(traces) for one in ones]
+                connection.exec_driver_sql(_INSERT_TRACE, concerned)
+            held = Held(held.rows + len(rows), held.size + size)
+            self._held, evicted, last = prune(connection, spans, held, self._bounds, now=now)
             if last is not None:
                 connection.execute(delete(span_traces).where(span_traces.c.span_row <= last))
             return evicted
@@ -85,19 +97,20 @@ class TraceStore:
         return list(map(_decode, bodies))
 
 
-def _row(span: Span, body: bytes, now: float) -> dict[str, Any]:
-    return {
-        "trace_id": span.trace_id,
-        "kept_at": now,
-        "is_entry": span.is_entry,
-        "is_error": span.is_error,
-        "duration_ns": span.end_ns - span.start_ns,
-        "message_id": span.attributes.get(MESSAGE_ID),
-        "room_id": span.attributes.get(ROOM_ID),
-        "user_id": span.attributes.get(USER_ID),
-        "size": len(body) + _ROW_BYTES * (1 + len(span.links)),
-        "body": body,
-    }
+def _row(span: Span, body: bytes, now: float) -> tuple[Any, ...]:
+    """The values of _INSERT_SPAN, without the id."""
+    return (
+        span.trace_id,
+        now,
+        span.is_entry,
+        span.is_error,
+        span.end_ns - span.start_ns,
+        span.attributes.get(MESSAGE_ID),
+        span.attributes.get(ROOM_ID),
+        span.attributes.get(USER_ID),
+        len(body) + _ROW_BYTES * (1 + len(span.links)),
+        body,
+    )
 
 
 def _entries_query(wanted: TraceQuery) -> Select[Any]:
