@@ -101,12 +101,15 @@ def _add_tracing(commands: _Commands, add: Callable[..., argparse.ArgumentParser
     one.add_argument("--level", choices=LEVELS, default="", help="at least this one")
     one.add_argument("--process", default="", metavar="NAME", help="such as edge-1")
     one.add_argument("--limit", type=_positive, default=100, metavar="N", help="up to 1000; default: 100")
-    group = _group(commands, "tracing", "what is traced: show, start, stop")
+    group = _group(commands, "tracing", "what is traced: show, start, stop, set")
     add(group, "show", traces.show_tracing, "show what every edge traces")
     one = add(group, "start", traces.start_tracing, "trace all that happens in a room or that a user does, for a while")
     _add_subject(one)
     one.add_argument("--seconds", type=_milliseconds, default=600.0, metavar="S", help="up to 86400; default: 600")
     _add_subject(add(group, "stop", traces.stop_tracing, "end that"))
+    one = add(group, "set", traces.set_sampling, "sample more or less of everything else, until an edge starts anew")
+    one.add_argument("--ratio", type=float, metavar="R", help="0 to 1: the part of messages and commands")
+    one.add_argument("--rate", type=float, metavar="N", help="0.1 to 1000: traces a second and edge at most")
 
 
 def _add_subject(made: argparse.ArgumentParser) -> None:

@@ -136,6 +136,18 @@ def start_tracing(context: Context, arguments: Namespace) -> None:
     _write_tracing(context, dict(ask_each(context.channels, "edge", start)))
 
 
+def set_sampling(context: Context, arguments: Namespace) -> None:
+    """Changes how much every edge samples, until it starts anew."""
+    if arguments.ratio is None and arguments.rate is None:
+        raise AdminError("bad_request", "Say --ratio, --rate or both.")
+    request = edge_pb2.UpdateTracingRequest(ratio=arguments.ratio, rate_max=arguments.rate)
+
+    def change(channel: grpc.Channel) -> edge_pb2.Tracing:
+        return edge_pb2_grpc.EdgeAdminServiceStub(channel).UpdateTracing(request, timeout=CALL_TIMEOUT_S).tracing
+
+    _write_tracing(context, dict(ask_each(context.channels, "edge", change)))
+
+
 def stop_tracing(context: Context, arguments: Namespace) -> None:
     """Ends that, on every edge."""
     request = edge_pb2.StopTracingRequest(**_subject(context, arguments))
@@ -158,5 +170,6 @@ def _write_tracing(context: Context, by_edge: dict[str, edge_pb2.Tracing]) -> No
     context.write_rows(rows, TARGET_COLUMNS)
     for name, one in by_edge.items():
         context.write_done(
-            f"{name}: {one.ratio:.2%} of everything else; {one.started} traces begun, {one.limited} left out."
+            f"{name}: {one.ratio:.2%} of everything else, at most {one.rate_max:g} a second; "
+            f"{one.started} traces begun, {one.limited} left out."
         )

@@ -49,7 +49,7 @@ class ServiceConfig:
     `listen` is the gRPC address; port 0 takes a free one. `ca` verifies the other services; `home` is where the
     stack keeps its data. `otlp_endpoint` ("host:port") is where metrics, spans and logs go, None keeps them here.
     `trace_ratio` of all messages and commands is traced, but begun for at most `trace_rate_max` of them a second in one
-    process; what fails or takes longer than `trace_slow_s` is traced as well, at most as often.
+    edge; what fails or takes longer than `trace_slow_s` is traced as well (services/edge/sampling.py has its ceiling).
     """
 
     name: str
@@ -63,7 +63,7 @@ class ServiceConfig:
     otlp_endpoint: str | None = None
     metrics_interval_s: float = 10.0
     trace_ratio: float = 0.01
-    trace_rate_max: float = 20.0
+    trace_rate_max: float = 5.0
     trace_slow_s: float = 1.0
     prometheus_listen: str = "127.0.0.1:0"
     ready_file: Path | None = None

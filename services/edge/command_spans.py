@@ -76,8 +76,8 @@ class CommandSpans:
         if sampler.has_targets and user is not None and sampler.targets(now):
             room_id = getattr(command.request, "room_id", None) or ""
             if sampler.is_target(room_id, user.username):
-                return tracing.current().is_on and sampler.may_begin(now, is_wish=True)
-        return bool(sampler.due(1)) and tracing.current().is_on and sampler.may_begin(now, is_wish=False)
+                return tracing.current().is_on and sampler.may_begin_target(now)
+        return bool(sampler.due(1)) and tracing.current().is_on and sampler.may_begin(now)
 
     def _look_back(self, command: Command, code: str) -> None:
         tracer = tracing.current()

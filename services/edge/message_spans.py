@@ -161,18 +161,19 @@ class MessageSpans:
     def _choose(self, texts: Sequence[Text], now: float) -> list[Text]:
         sampler = self.sampler
         wished: dict[int, Text] = {}
+        watched: dict[int, Text] = {}
         if self._wishes:
             wished = {text.number: text for text in texts if type(text) is TracedText}
             left = (text for text in self._wishes if text.number not in wished and text.received_at > now - _WISH_S)
             self._wishes = deque(left, maxlen=_WISHES_MAX)
         if sampler.has_targets:
             sampler.targets(now)  # without those whose time is over
-            wished |= {text.number: text for text in texts if sampler.is_target(text.room_id, text.username)}
-        chosen = [text for text in wished.values() if sampler.may_begin(now, is_wish=True)]
+            watched = {text.number: text for text in texts if sampler.is_target(text.room_id, text.username)}
+        chosen = [text for text in watched.values() if sampler.may_begin_target(now)]
+        chosen += [text for text in wished.values() if text.number not in watched and sampler.may_begin_wish(now)]
+        asked = watched.keys() | wished.keys()
         by_chance = (texts[index] for index in sampler.due(len(texts)))
-        return chosen + [
-            text for text in by_chance if text.number not in wished and sampler.may_begin(now, is_wish=False)
-        ]
+        return chosen + [text for text in by_chance if text.number not in asked and sampler.may_begin(now)]
 
     def _begin_text(self, text: Text, now: float) -> _Open:
         tracer = tracing.current()

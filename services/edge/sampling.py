@@ -18,6 +18,13 @@ from services.edge.token_bucket import TokenBucket
 TARGETS_MAX: Final = 100
 """Rooms and users at a time; each is looked for in every text while there is one."""
 
+WISH_RATE_MAX: Final = 20.0
+"""Traces a second that clients may begin, and as many for what failed or was slow: each costs about a millisecond of
+all processes together, and neither a crowd of clients nor a failure may take more than a fiftieth of a core."""
+
+TARGET_RATE_MAX: Final = 200.0
+"""Traces a second of the rooms and users that operators watch: they want all, and know why."""
+
 _NEVER: Final = 2**62
 _NONE: Final[tuple[int, ...]] = ()
 
@@ -38,12 +45,19 @@ class Sampler:
         self.started = 0
         self.limited = 0
         self._uniform = uniform
-        burst = max(1, math.ceil(rate_max))
-        self._by_chance = TokenBucket(rate=rate_max, burst=burst)
-        self._by_wish = TokenBucket(rate=rate_max, burst=burst)
-        self._by_fault = TokenBucket(rate=rate_max, burst=burst)
+        self._by_chance = _bucket(rate_max)
+        self._by_wish = _bucket(WISH_RATE_MAX)
+        self._by_operator = _bucket(TARGET_RATE_MAX)
+        self._by_fault = _bucket(WISH_RATE_MAX)
         self._targets: dict[Target, float] = {}
         self.skip = self._draw()  # texts until the next one that is due by chance
+
+    def configure(self, *, ratio: float, rate_max: float) -> None:
+        """From now on, so much."""
+        self.ratio = ratio
+        self.rate_max = rate_max
+        self._by_chance = _bucket(rate_max)
+        self.skip = self._draw()
 
     def due(self, count: int) -> list[int]:
         """Which of the next `count` texts are due by chance, by their index."""
@@ -55,9 +69,17 @@ class Sampler:
         self.skip = index - count
         return found
 
-    def may_begin(self, now: float, *, is_wish: bool) -> bool:
-        """Whether a trace that is due may begin."""
-        return self._take(self._by_wish if is_wish else self._by_chance, now)
+    def may_begin(self, now: float) -> bool:
+        """Whether a trace that is due by chance may begin."""
+        return self._take(self._by_chance, now)
+
+    def may_begin_wish(self, now: float) -> bool:
+        """Whether a trace that a client wants may begin."""
+        return self._take(self._by_wish, now)
+
+    def may_begin_target(self, now: float) -> bool:
+        """Whether a trace of a room or user that an operator watches may begin."""
+        return self._take(self._by_operator, now)
 
     def may_report(self, now: float) -> bool:
         """Whether what failed or was slow may have a trace."""
@@ -101,3 +123,7 @@ class Sampler:
         if self.ratio >= 1:
             return 0
         return int(math.log1p(-self._uniform()) / math.log1p(-self.ratio))
+
+
+def _bucket(rate: float) -> TokenBucket:
+    return TokenBucket(rate=rate, burst=max(1, math.ceil(rate)))

@@ -40,6 +40,10 @@ TRACING_S_DEFAULT: Final = 600.0
 TRACING_S_MAX: Final = 86_400.0
 """Nobody looks at traces for longer than a day; the targets are looked for in every text."""
 
+TRACE_RATE_MIN: Final = 0.1
+TRACE_RATE_MAX: Final = 1_000.0
+"""Traces a second that sampling may begin: one in ten seconds, and what takes a tenth of a core."""
+
 NAME_CHARS_MAX: Final = 64
 """Ids and usernames are shorter."""
 
@@ -152,6 +156,21 @@ class EdgeAdminServicer(edge_pb2_grpc.EdgeAdminServiceServicer):
     async def GetTracing(self, _: edge_pb2.GetTracingRequest, __: Context) -> edge_pb2.GetTracingResponse:  # noqa: N802
         """Shows what is traced at this edge."""
         return edge_pb2.GetTracingResponse(tracing=self._tracing())
+
+    async def UpdateTracing(  # noqa: N802
+        self, request: edge_pb2.UpdateTracingRequest, context: Context
+    ) -> edge_pb2.UpdateTracingResponse:
+        """Changes how much is sampled, until the next start."""
+        sampler = self._sampler
+        ratio = request.ratio if request.HasField("ratio") else sampler.ratio
+        rate_max = request.rate_max if request.HasField("rate_max") else sampler.rate_max
+        if not 0 <= ratio <= 1:  # NaN is not either
+            raise ParleyError(ErrorCode.BAD_REQUEST, "ratio: 0 to 1")
+        if not TRACE_RATE_MIN <= rate_max <= TRACE_RATE_MAX:
+            raise ParleyError(ErrorCode.BAD_REQUEST, f"rate_max: {TRACE_RATE_MIN:g} to {TRACE_RATE_MAX:g}")
+        sampler.configure(ratio=ratio, rate_max=rate_max)
+        _log.info("sampling changed", operator=str(peer_identity(context)), ratio=ratio, rate_max=rate_max)
+        return edge_pb2.UpdateTracingResponse(tracing=self._tracing())
 
     async def StartTracing(  # noqa: N802
         self, request: edge_pb2.StartTracingRequest, context: Context

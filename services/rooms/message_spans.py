@@ -29,7 +29,7 @@ LIVE_MAX: Final = 1_000
 """Messages that are stored and have not been made ready for the streams: it happens at once, or nobody follows."""
 
 TRACED_MAX: Final = 64
-"""Traced messages in one batch; an edge traces some twenty a second."""
+"""Traced messages in one batch; an edge traces a few a second, and what operators watch."""
 
 _FAULTS: Final = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.OVERLOADED, ErrorCode.INTERNAL})
 

@@ -115,6 +115,11 @@ async def test_graphs_traces_and_logs_are_at_hand(two_edges: Stack, crowd: Peopl
     assert started["edge-1"]["targets"][0]["room_id"] == room_id
     await amy.say(room_id, "traced")
     assert (await done(two_edges, "tracing", "stop", "--room", room_id))["edge-1"]["targets"] == []
+    changed = await done(two_edges, "tracing", "set", "--ratio", "0.5", "--rate", "7")
+    assert {(one["ratio"], one["rate_max"]) for one in changed.values()} == {(0.5, 7.0)}
+    for wrong in (("--ratio", "1.5"), ("--ratio", "nan"), ("--rate", "0"), ("--rate", "1e9"), ()):
+        status, _, err = await admin(two_edges, "tracing", "set", *wrong)
+        assert (status, "bad_request" in err) == (1, True), (wrong, err)
     assert isinstance(await done(two_edges, "traces", "--limit", "5"), list)
     assert isinstance(await done(two_edges, "logs", "--limit", "5"), list)
     graph = await done(two_edges, "graph", "latency_timeline")

@@ -47,6 +47,7 @@ CALLS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("parley.edge.v1.EdgeAdminService/UpdateQos", {"concurrency": 32}, "qos"),
         ("parley.edge.v1.EdgeAdminService/StartTracing", {"username": USER}, "tracing"),
         ("parley.edge.v1.EdgeAdminService/GetTracing", {}, "tracing"),
+        ("parley.edge.v1.EdgeAdminService/UpdateTracing", {"ratio": 0.5}, "tracing"),
         ("parley.edge.v1.EdgeAdminService/StopTracing", {"username": USER}, "tracing"),
         ("parley.edge.v1.EdgeAdminService/Disconnect", {"connection_id": "999999"}, "InvalidArgument"),
         ("parley.edge.v1.EdgeAdminService/Drain", {"grace_s": 1}, ""),

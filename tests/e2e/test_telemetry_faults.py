@@ -31,7 +31,10 @@ MESSAGES = 60
 LATENCY_RATIO_MAX = 20.0
 LATENCY_S_MIN = 0.02  # what is below this is noise on a busy machine
 PATIENCE_S = 60.0
-CONFIG = FAST_CONFIG + "[common]\ntrace_ratio = 1.0\nmetrics_interval_s = 1.0\n[edge]\ntext_rate = 0.0\n"
+CONFIG = (
+    FAST_CONFIG
+    + "[common]\ntrace_ratio = 1.0\ntrace_rate_max = 1000.0\nmetrics_interval_s = 1.0\n[edge]\ntext_rate = 0.0\n"
+)
 
 
 @pytest.fixture

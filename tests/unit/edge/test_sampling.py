@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import ParleyError
-from services.edge.sampling import TARGETS_MAX, Sampler, Target
+from services.edge.sampling import TARGET_RATE_MAX, TARGETS_MAX, WISH_RATE_MAX, Sampler, Target
 
 
 def sampler(ratio: float = 0.01, rate_max: float = 20.0, *, seed: int = 1) -> Sampler:
@@ -39,11 +39,25 @@ def test_all_or_none() -> None:
 
 def test_each_way_to_a_trace_has_a_rate_of_its_own() -> None:
     one = sampler(rate_max=2.0)
-    assert [one.may_begin(0.0, is_wish=False) for _ in range(3)] == [True, True, False]
-    assert [one.may_begin(0.0, is_wish=True) for _ in range(3)] == [True, True, False]
-    assert [one.may_report(0.0) for _ in range(3)] == [True, True, False]
-    assert (one.started, one.limited) == (6, 3)
-    assert one.may_begin(1.0, is_wish=False)
+    for may, most in (
+        (one.may_begin, 2),
+        (one.may_begin_wish, int(WISH_RATE_MAX)),
+        (one.may_begin_target, int(TARGET_RATE_MAX)),
+        (one.may_report, int(WISH_RATE_MAX)),
+    ):
+        assert [may(0.0) for _ in range(most + 1)] == [True] * most + [False]
+        assert may(1.0)
+    assert one.limited == 4
+
+
+def test_another_ratio_and_rate_count_from_now_on() -> None:
+    one = sampler(0.0)
+    assert one.due(1_000) == []
+    one.configure(ratio=1.0, rate_max=1.0)
+    assert one.due(3) == [0, 1, 2]
+    assert [one.may_begin(0.0) for _ in range(2)] == [True, False]
+    one.configure(ratio=0.0, rate_max=1.0)
+    assert one.due(1_000) == []
 
 
 def test_targets_end_by_the_clock() -> None:

@@ -196,3 +196,26 @@ async def test_a_time_to_drain_that_cannot_be(grace_s: float) -> None:
     with pytest.raises(ParleyError, match="bad_request"):
         await world.servicer.Drain(edge_pb2.DrainRequest(grace_s=grace_s), CONTEXT)
     assert world.drained == []
+
+
+async def test_sampling_is_changed_while_running() -> None:
+    world = World()
+    request = edge_pb2.UpdateTracingRequest
+    changed = (await world.servicer.UpdateTracing(request(ratio=1.0, rate_max=2.0), CONTEXT)).tracing
+    assert (changed.ratio, changed.rate_max) == (1.0, 2.0)
+    changed = (await world.servicer.UpdateTracing(request(ratio=0.0), CONTEXT)).tracing
+    assert (changed.ratio, changed.rate_max) == (0.0, 2.0)
+    assert (await world.servicer.UpdateTracing(request(), CONTEXT)).tracing == changed
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"ratio": -0.1}, {"ratio": 1.1}, {"ratio": float("nan")}, {"rate_max": 0.0}, {"rate_max": 1001.0}],
+)
+async def test_sampling_that_makes_no_sense_changes_nothing(wrong: dict[str, float]) -> None:
+    world = World()
+    before = (await world.servicer.GetTracing(edge_pb2.GetTracingRequest(), CONTEXT)).tracing
+    with pytest.raises(ParleyError) as raised:
+        await world.servicer.UpdateTracing(edge_pb2.UpdateTracingRequest(**wrong), CONTEXT)
+    assert raised.value.code is ErrorCode.BAD_REQUEST
+    assert (await world.servicer.GetTracing(edge_pb2.GetTracingRequest(), CONTEXT)).tracing == before

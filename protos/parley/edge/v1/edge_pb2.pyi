@@ -535,6 +535,57 @@ class TraceTarget(_message.Message):
 Global___TraceTarget: _TypeAlias = TraceTarget  # noqa: Y015
 
 @_typing.final
+class UpdateTracingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATIO_FIELD_NUMBER: _builtins.int
+    RATE_MAX_FIELD_NUMBER: _builtins.int
+    ratio: _builtins.float
+    """0 to 1; absent: as it is."""
+    rate_max: _builtins.float
+    """0.1 to 1000; absent: as it is."""
+    def __init__(
+        self,
+        *,
+        ratio: _builtins.float | None = ...,
+        rate_max: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rate_max", b"_rate_max", "_ratio", b"_ratio", "rate_max", b"rate_max", "ratio", b"ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rate_max", b"_rate_max", "_ratio", b"_ratio", "rate_max", b"rate_max", "ratio", b"ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rate_max: _TypeAlias = _typing.Literal["rate_max"]  # noqa: Y015
+    _WhichOneofArgType__rate_max: _TypeAlias = _typing.Literal["_rate_max", b"_rate_max"]  # noqa: Y015
+    _WhichOneofReturnType__ratio: _TypeAlias = _typing.Literal["ratio"]  # noqa: Y015
+    _WhichOneofArgType__ratio: _TypeAlias = _typing.Literal["_ratio", b"_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_max) -> _WhichOneofReturnType__rate_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ratio) -> _WhichOneofReturnType__ratio | None: ...
+
+Global___UpdateTracingRequest: _TypeAlias = UpdateTracingRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTracingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tracing(self) -> Global___Tracing: ...
+    def __init__(
+        self,
+        *,
+        tracing: Global___Tracing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tracing", b"tracing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTracingResponse: _TypeAlias = UpdateTracingResponse  # noqa: Y015
+
+@_typing.final
 class StartTracingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

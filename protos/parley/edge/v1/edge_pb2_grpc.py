@@ -70,6 +70,11 @@ class EdgeAdminServiceStub:
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingRequest.SerializeToString,
                 response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingResponse.FromString,
                 _registered_method=True)
+        self.UpdateTracing = channel.unary_unary(
+                '/parley.edge.v1.EdgeAdminService/UpdateTracing',
+                request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateTracingRequest.SerializeToString,
+                response_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateTracingResponse.FromString,
+                _registered_method=True)
         self.StartTracing = channel.unary_unary(
                 '/parley.edge.v1.EdgeAdminService/StartTracing',
                 request_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.StartTracingRequest.SerializeToString,
@@ -138,6 +143,13 @@ class EdgeAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTracing(self, request, context):
+        """Changes how much is sampled, until the edge starts anew. Errors: bad_request (ratio, rate_max).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StartTracing(self, request, context):
         """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
         Errors: bad_request, quota_exceeded (100 at a time).
@@ -190,6 +202,11 @@ def add_EdgeAdminServiceServicer_to_server(servicer, server):
                     servicer.GetTracing,
                     request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingRequest.FromString,
                     response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingResponse.SerializeToString,
+            ),
+            'UpdateTracing': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTracing,
+                    request_deserializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateTracingRequest.FromString,
+                    response_serializer=parley_dot_edge_dot_v1_dot_edge__pb2.UpdateTracingResponse.SerializeToString,
             ),
             'StartTracing': grpc.unary_unary_rpc_method_handler(
                     servicer.StartTracing,
@@ -392,6 +409,33 @@ class EdgeAdminService:
             '/parley.edge.v1.EdgeAdminService/GetTracing',
             parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingRequest.SerializeToString,
             parley_dot_edge_dot_v1_dot_edge__pb2.GetTracingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTracing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/parley.edge.v1.EdgeAdminService/UpdateTracing',
+            parley_dot_edge_dot_v1_dot_edge__pb2.UpdateTracingRequest.SerializeToString,
+            parley_dot_edge_dot_v1_dot_edge__pb2.UpdateTracingResponse.FromString,
             options,
             channel_credentials,
             insecure,

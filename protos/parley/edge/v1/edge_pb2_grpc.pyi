@@ -52,6 +52,8 @@ class EdgeAdminServiceStub:
     """Changes class targets, shares and concurrency while running. Errors: bad_request."""
     GetTracing: _grpc.UnaryUnaryMultiCallable[_edge_pb2.GetTracingRequest, _edge_pb2.GetTracingResponse]
     """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced."""
+    UpdateTracing: _grpc.UnaryUnaryMultiCallable[_edge_pb2.UpdateTracingRequest, _edge_pb2.UpdateTracingResponse]
+    """Changes how much is sampled, until the edge starts anew. Errors: bad_request (ratio, rate_max)."""
     StartTracing: _grpc.UnaryUnaryMultiCallable[_edge_pb2.StartTracingRequest, _edge_pb2.StartTracingResponse]
     """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
     Errors: bad_request, quota_exceeded (100 at a time).
@@ -83,6 +85,8 @@ class EdgeAdminServiceAsyncStub(EdgeAdminServiceStub):
     """Changes class targets, shares and concurrency while running. Errors: bad_request."""
     GetTracing: _aio.UnaryUnaryMultiCallable[_edge_pb2.GetTracingRequest, _edge_pb2.GetTracingResponse]  # type: ignore[assignment]
     """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced."""
+    UpdateTracing: _aio.UnaryUnaryMultiCallable[_edge_pb2.UpdateTracingRequest, _edge_pb2.UpdateTracingResponse]  # type: ignore[assignment]
+    """Changes how much is sampled, until the edge starts anew. Errors: bad_request (ratio, rate_max)."""
     StartTracing: _aio.UnaryUnaryMultiCallable[_edge_pb2.StartTracingRequest, _edge_pb2.StartTracingResponse]  # type: ignore[assignment]
     """Traces every message of a room or of a user for a while. Again for the same one: the new end counts.
     Errors: bad_request, quota_exceeded (100 at a time).
@@ -153,6 +157,14 @@ class EdgeAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_pb2.GetTracingResponse, _abc.Awaitable[_edge_pb2.GetTracingResponse]]:
         """Shows what is traced at this edge: how much is sampled, and the rooms and users whose every message is traced."""
+
+    @_abc_1.abstractmethod
+    def UpdateTracing(
+        self,
+        request: _edge_pb2.UpdateTracingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_pb2.UpdateTracingResponse, _abc.Awaitable[_edge_pb2.UpdateTracingResponse]]:
+        """Changes how much is sampled, until the edge starts anew. Errors: bad_request (ratio, rate_max)."""
 
     @_abc_1.abstractmethod
     def StartTracing(

@@ -460,3 +460,23 @@ def test_command_lines_that_cannot_be_right(argv: list[str], capsys: pytest.Capt
         parser().parse_args(argv)
     assert ended.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_sampling_is_changed_at_every_edge(operator: Operator) -> None:
+    running = operator.start("--json", "tracing", "set", "--ratio", "0")
+    changed = edge_pb2.UpdateTracingResponse(tracing=edge_pb2.Tracing(ratio=0.0, rate_max=5.0))
+    for name in ("edge-1", "edge-2"):
+        request = operator.serve("EdgeAdminService", "UpdateTracing", changed, process=name)
+        assert request.HasField("ratio")
+        assert not request.HasField("rate_max")
+    shown = json.loads(running.result(10))
+    assert {name: (one["ratio"], one["rate_max"]) for name, one in shown.items()} == {
+        "edge-1": (0.0, 5.0),
+        "edge-2": (0.0, 5.0),
+    }
+
+
+def test_sampling_is_not_changed_to_nothing(operator: Operator) -> None:
+    with pytest.raises(AdminError, match="--ratio") as raised:
+        operator.start("tracing", "set").result(10)
+    assert raised.value.code == "bad_request"
