@@ -20,6 +20,7 @@ ASKED_MAX = 7
 SETTLE_S = 5.0
 
 CLIENT = "client"
+DELIVERY = "deliver"
 
 
 async def trace(chat: Chat, words: Words) -> None:
@@ -31,7 +32,7 @@ async def trace(chat: Chat, words: Words) -> None:
         if asked:
             await chat.clock.sleep(ASK_AGAIN_S)
         found = await chat.session.ask("trace", Trace, {"message_id": message_id})
-        if any(span.service == CLIENT for span in found.spans):
+        if is_whole(found):
             break
     if not found.spans:
         chat.show(
@@ -44,6 +45,17 @@ async def trace(chat: Chat, words: Words) -> None:
     chat.show(display.answer(f"Where the time of {display.clean(message_id)} went:"))
     columns = shutil.get_terminal_size((100, 24)).columns
     chat.show(*(display.answer(line) for line in waterfall.draw(_bars(found), width=columns)))
+
+
+def is_whole(found: Trace) -> bool:
+    """Whether nothing of a message's way is on its way to the collector any more, as far as anybody can know.
+
+    What the client has measured comes last from its edge. What rooms has to tell comes from another process, sooner or
+    later than that; that it is missing shows in a delivery below a span that is not there.
+    """
+    known = {span.span_id for span in found.spans}
+    is_told = any(span.service == CLIENT for span in found.spans)
+    return is_told and all(span.parent_id in known for span in found.spans if span.name == DELIVERY)
 
 
 def _message_id(chat: Chat, words: Words) -> str:
