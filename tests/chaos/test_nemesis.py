@@ -163,6 +163,26 @@ async def test_every_kind_has_its_turn_before_any_comes_again(tmp_path: Path, mo
         assert set(kinds[start : start + 3]) == set("abc")
 
 
+class Slow(Blink):
+    """One that takes longer than the run."""
+
+    async def strike(self, dice: random.Random) -> None:
+        del dice
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("kinds", "least"), [("abcdef", 4), ("ab", 2)])
+async def test_four_kinds_strike_even_where_the_first_takes_the_whole_time(
+    kinds: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.chaos.nemesis.schedule.PAUSE_S", (0.0, 0.001))
+    path = tmp_path / "log"
+    with EventLog(path) as log:
+        await Nemesis([Slow(kind) for kind in kinds], log, random.Random(5)).rage(log.now() + 0.01)
+    with path.open("rb") as lines:
+        assert len({event.kind for event in e.decode(lines) if isinstance(event, e.Fault)}) == least
+
+
 @pytest.fixture
 def echo() -> Iterator[tuple[str, int]]:
     """A server that sends back what it is sent, one connection after the other."""

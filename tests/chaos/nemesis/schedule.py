@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 from tests.chaos import events as e
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PAUSE_S = (0.3, 2.0)  # between two faults
 TOGETHER = 0.35  # how often another fault strikes while one lasts
+KINDS_MIN = 4  # of a run, however long the first of them took: a rolling restart can last longer than the whole run
 
 
 class Nemesis:
@@ -30,19 +32,25 @@ class Nemesis:
         self._dice = dice
         self._bag: list[str] = []
         self._busy: set[str] = set()  # targets
+        self._struck: set[str] = set()  # kinds
 
     async def rage(self, until: float) -> None:
-        """Until the log's time is `until`. Raises TimeoutError where something does not come back by itself."""
+        """Until the log's time is `until` and four kinds have struck, where there are four.
+
+        Raises TimeoutError where something does not come back by itself.
+        """
         if not self._by_kind:
             await asyncio.sleep(max(0.0, until - self._log.now()))
             return
         async with asyncio.TaskGroup() as tasks:
-            while self._log.now() < until:
+            while self._log.now() < until or len(self._struck) < min(KINDS_MIN, len(self._by_kind)):
                 fault = self._next()
-                struck = tasks.create_task(self._suffer(fault, until))
+                self._struck.add(fault.kind)
+                ends = until if self._log.now() < until else math.inf  # one that came late lasts as long as any
+                struck = tasks.create_task(self._suffer(fault, ends))
                 if self._dice.random() > TOGETHER:
                     await struck
-                left_s = until - self._log.now()
+                left_s = ends - self._log.now()
                 await asyncio.sleep(min(max(left_s, 0.0), self._dice.uniform(*PAUSE_S)))
 
     def _next(self) -> Fault:
