@@ -2,7 +2,7 @@
 
 The server stores a key once, so sending again is always safe. Within a room the order is the order in which the texts
 were written. Each says whether it follows one that has no answer yet: when that is turned away, the server turns away
-all that follow it. Then the rest of that room goes out one at a time, beginning with the first.
+all that follow it. Then the first of that room goes out alone, and each one that is stored lets one more go with it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,16 @@ WORTH_RETRYING = frozenset({"rate_limited", "overloaded", "unavailable", "unknow
 TOO_FAST = "rate_limited"
 """The user sends too much: nothing is wrong with a text that only has to wait, however often it is told so."""
 
+PACED_WINDOW = 4
+"""Texts on their way in a room of somebody who was told so: what is too much is turned away, and was sent in vain."""
+
 
 @dataclass
 class Text:
-    """A text on its way. `follows`: one in front of it had no answer yet when this one was sent."""
+    """A text on its way. `follows`: one in front of it had no answer yet when this one was sent.
+
+    `turn` is the lane's when it was sent.
+    """
 
     key: str
     room_id: str
@@ -43,6 +49,7 @@ class Text:
     is_in_flight: bool = False
     refusals: int = 0
     follows: bool = False
+    turn: int = 0
 
 
 @dataclass
@@ -50,6 +57,8 @@ class _Lane:
     texts: OrderedDict[str, Text] = field(default_factory=OrderedDict)
     not_before: float = 0.0
     window: int = WINDOW
+    window_max: int = WINDOW
+    turn: int = 0  # counts the refusals
 
 
 class Outbox:
@@ -78,10 +87,13 @@ class Outbox:
             for index, text in enumerate(lane.texts.values()):
                 if index >= lane.window:
                     break
-                if not text.is_in_flight:
-                    text.is_in_flight = True
-                    text.follows = index > 0
-                    due.append(text)
+                if text.is_in_flight:
+                    if text.turn != lane.turn:
+                        break  # the server may turn it away yet, with what was refused: nothing may overtake it
+                    continue
+                text.is_in_flight, text.turn = True, lane.turn
+                text.follows = index > 0
+                due.append(text)
         return due
 
     def next_due(self, now: float) -> float | None:
@@ -90,7 +102,10 @@ class Outbox:
 
     def acknowledge(self, key: str) -> Text | None:
         """A text is stored."""
-        return self._remove(key)
+        text = self._remove(key)
+        if text is not None and (lane := self._lanes.get(text.room_id)) is not None:
+            lane.window = min(lane.window + 1, lane.window_max)
+        return text
 
     def refuse(self, key: str, error: RequestError, now: float) -> Text | None:
         """The server turned a text away. Returns it where that is final, None where it will be sent again."""
@@ -99,21 +114,23 @@ class Outbox:
             return None
         lane = self._lanes[room_id]
         text = lane.texts[key]
+        lane.turn += 1
         if error.code == TOO_FAST:
             text.is_in_flight = False
-            lane.window = 1
+            lane.window, lane.window_max = 1, PACED_WINDOW
             # All rooms draw on one allowance: what the others send meanwhile would only be turned away too.
             go_on_at = now + max(FIRST_WAIT_S, error.retry_after_s or 0.0)
             for each in self._lanes.values():
                 each.not_before = max(each.not_before, go_on_at)
             return None
-        text.refusals += 1
+        if text is next(iter(lane.texts.values())):
+            text.refusals += 1  # the others were not tried: they only came behind it
         if error.code not in WORTH_RETRYING or text.refusals > REFUSALS_MAX:
             return self._remove(key)
         text.is_in_flight = False
         wait_s = error.retry_after_s
         if wait_s is None:
-            wait_s = min(LARGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** (text.refusals - 1))
+            wait_s = min(LARGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** max(0, text.refusals - 1))
         lane.not_before = max(lane.not_before, now + wait_s)
         lane.window = 1
         return None

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import OutboxFullError, RequestError
-from client.outbox import REFUSALS_MAX, TEXTS_MAX, WINDOW, Outbox, Text
+from client.outbox import PACED_WINDOW, REFUSALS_MAX, TEXTS_MAX, WINDOW, Outbox, Text
 
 
 def keys(texts: list[Text]) -> list[str]:
@@ -43,19 +43,54 @@ def test_after_a_loss_everything_unacknowledged_goes_out_again_in_order() -> Non
     assert keys(outbox.take_due(0.0)) == ["r1-0", "r1-2", "r1-3"]
 
 
-def test_after_a_refusal_the_room_waits_and_then_goes_one_by_one() -> None:
-    outbox = filled(3)
-    outbox.take_due(0.0)
-    for number in range(3):
-        assert outbox.refuse(f"r1-{number}", RequestError("rate_limited", "slow down", retry_after_s=5.0), 10.0) is None
+@pytest.mark.parametrize(("code", "most"), [("rate_limited", PACED_WINDOW), ("unavailable", WINDOW)])
+def test_after_a_refusal_the_room_waits_and_then_goes_on_carefully(code: str, most: int) -> None:
+    outbox = filled(4 * WINDOW)
+    for text in outbox.take_due(0.0):
+        assert outbox.refuse(text.key, RequestError(code, "slow down", retry_after_s=5.0), 10.0) is None
     assert outbox.take_due(14.9) == []
     assert outbox.next_due(10.0) == 15.0
-    for number in range(3):
-        assert keys(outbox.take_due(15.0)) == [f"r1-{number}"]
-        outbox.acknowledge(f"r1-{number}")
+    sent, rounds = 0, []
+    while due := outbox.take_due(15.0):
+        assert keys(due) == [f"r1-{sent + number}" for number in range(len(due))]
+        sent += len(due)
+        rounds.append(len(due))
+        for text in due:
+            outbox.acknowledge(text.key)
+    assert sent == 4 * WINDOW
+    assert rounds[:3] == [1, 2, 4]
+    assert max(rounds) == most
     outbox.add(key="later", room_id="r1", text="x")
     outbox.add(key="latest", room_id="r1", text="x")
     assert keys(outbox.take_due(15.0)) == ["later", "latest"]
+
+
+def test_nothing_overtakes_what_may_be_turned_away_yet() -> None:
+    outbox = filled(4)
+    outbox.take_due(0.0)
+    for number in (0, 2, 3):  # what becomes of the second text is not known yet
+        outbox.refuse(f"r1-{number}", BUSY, 0.0)
+    assert keys(outbox.take_due(1.0)) == ["r1-0"]
+    outbox.acknowledge("r1-0")
+    assert outbox.take_due(1.0) == []
+    outbox.refuse("r1-1", BUSY, 1.0)
+    assert keys(outbox.take_due(9.0)) == ["r1-1"]
+    outbox.acknowledge("r1-1")
+    assert keys(outbox.take_due(9.0)) == ["r1-2", "r1-3"]
+
+
+def test_only_the_first_text_was_tried() -> None:
+    outbox = filled(2)
+    now = 0.0
+    for _ in range(REFUSALS_MAX):
+        outbox.disconnect()
+        for text in outbox.take_due(now):
+            assert outbox.refuse(text.key, BUSY, now) is None
+        now += 20.0
+    outbox.take_due(now)
+    assert outbox.refuse("r1-0", BUSY, now) is not None
+    assert keys(outbox.take_due(now + 20.0)) == ["r1-1"]
+    assert outbox.refuse("r1-1", BUSY, now + 20.0) is None
 
 
 def test_one_room_that_waits_does_not_hold_up_another() -> None:
