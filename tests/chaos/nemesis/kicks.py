@@ -60,4 +60,4 @@ async def _kick(home: Path, person: Person, seat: Seat, board: Board) -> None:
         seat.standing = Standing.RETIRED
         return
     board.log.write(e.KickOk, user=person.name, room=seat.room)
-    seat.standing, seat.out_since = Standing.OUT, board.log.now()
+    seat.standing, seat.out_since, seat.is_over = Standing.OUT, board.log.now(), True

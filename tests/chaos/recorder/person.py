@@ -185,13 +185,14 @@ class Person:
         if seat.standing is Standing.PARTING:
             seat.standing = Standing.RETIRED
             return
-        is_new = seat.standing is not Standing.IN
+        # Over, and listed: the answer was made before the end, and what still comes has the time of a removal to stop.
+        is_new = seat.standing is not Standing.IN and not seat.is_over
         if is_new:  # a join whose answer was lost
             log.write(e.JoinOk, user=self.name, room=seat.room, seq=last_seq)
             seat.standing = Standing.IN
         if is_new:
             seat.begin(epoch, last_seq)
-        elif epoch != seat.epoch:
+        elif epoch != seat.epoch and not seat.is_over:
             # Another life of the log: what others have sent in it before this login is to be read, from the join on.
             seat.begin(epoch, min(seat.floor, last_seq))
         asked = positions.get(seat.room)
@@ -290,7 +291,7 @@ class Person:
     async def join(self, seat: Seat) -> None:
         """Becomes a member. Raises LostError, RefusedError."""
         log = self.board.log
-        seat.standing = Standing.JOINING
+        seat.standing, seat.is_over = Standing.JOINING, False
         log.write(e.JoinAsk, user=self.name, room=seat.room)
 
         def joined(data: Frame) -> None:
@@ -314,7 +315,7 @@ class Person:
 
         def left(_: Frame) -> None:
             log.write(e.LeaveOk, user=self.name, room=seat.room, conn=self.conn)
-            seat.standing, seat.out_since = Standing.OUT, log.now()
+            seat.standing, seat.out_since, seat.is_over = Standing.OUT, log.now(), True
 
         try:
             await self.line.ask("leave_room", {}, seat.room, then=left)

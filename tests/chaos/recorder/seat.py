@@ -28,6 +28,7 @@ class Seat:
     floor: int = 0  # the room's last message before the join
     cover: Coverage = field(default_factory=Coverage)
     out_since: float = 0.0
+    is_over: bool = False  # the membership's end was confirmed, and nobody has asked to join since
     is_loading: bool = False  # missed messages are being read from the history
     load_to: int = 0
     replay_to: int = 0  # messages up to here come as replay
