@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # The first drawing comes soon, so that there are pictures, and matplotlib has looked through the fonts, before somebody
 # ends a stack that ran for a minute; not at once, when all the services are starting.
 FIRST_DRAWING_S = 15.0
+# Who wants drawings seldom is not in such a hurry: then it is this part of the interval.
+_FIRST_PART = 20
 # How long the last graphs may hold up a shutdown, where the configured grace is not shorter.
 LAST_DRAWING_S_MAX = 5.0
 _log = get_logger(__name__)
@@ -94,7 +96,7 @@ class Reporter:
 
     async def draw_forever(self, interval_s: float) -> None:
         """Draw the graphs soon, and then at the end of every interval."""
-        await self._clock.sleep(min(interval_s, FIRST_DRAWING_S))
+        await self._clock.sleep(max(min(interval_s, FIRST_DRAWING_S), interval_s / _FIRST_PART))
         while True:
             try:
                 await self.draw()

@@ -91,11 +91,12 @@ async def files(server: Server, seconds: float, *, count: int = 20, size: int = 
         await asyncio.sleep(seconds)
         alone, chat_cpu_share = chat.latencies_ms(), (server.cpu() - cpu) / (time.monotonic() - wall)
         cpu, wall = server.cpu(), time.monotonic()
-        upload_s = (await _go(process))["upload_s"]
-        beside_upload, up_cpu = chat.latencies_ms(), server.cpu() - cpu
-        middle = server.cpu()
-        download_s = (await _go(process))["download_s"]
-        beside_download, down_cpu = chat.latencies_ms(), server.cpu() - middle
+        async with server.measured():
+            upload_s = (await _go(process))["upload_s"]
+            beside_upload, up_cpu = chat.latencies_ms(), server.cpu() - cpu
+            middle = server.cpu()
+            download_s = (await _go(process))["download_s"]
+            beside_download, down_cpu = chat.latencies_ms(), server.cpu() - middle
         cpu, wall = server.cpu() - cpu, time.monotonic() - wall
         lost = await chat.stop()
         await _line(process)

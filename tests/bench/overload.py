@@ -127,10 +127,11 @@ async def classes(server: Server, seconds: float) -> Figures:
     for requester, room_id in members:
         requester.keep_in_flight(8, "history", {"limit": 200}, room_id=room_id)
     await asyncio.sleep(0.5)
-    begin = time.monotonic()
-    while time.monotonic() < begin + seconds:
-        watcher.send("heartbeat", {})
-        await asyncio.sleep(0.01)
+    async with server.measured():
+        begin = time.monotonic()
+        while time.monotonic() < begin + seconds:
+            watcher.send("heartbeat", {})
+            await asyncio.sleep(0.01)
     for requester, _ in members:
         requester.stop()
     await _answered([watcher, *(requester for requester, _ in members)])

@@ -228,7 +228,8 @@ async def idle(server: Server, seconds: float, *, count: int) -> Figures:
     await asyncio.sleep(min(seconds, 2.0))
     after = server.memory()
     cpu = server.cpu()
-    await asyncio.sleep(seconds)
+    async with server.measured():
+        await asyncio.sleep(seconds)
     cpu = server.cpu() - cpu
     alive = sum(not link.closed for link in links)
     close_all([*warm, *links])

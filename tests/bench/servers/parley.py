@@ -95,9 +95,12 @@ class Parley(Server):
             link.write(frame("auth_request", credentials))
             answer = await self._login_answer(link)
         for _ in range(_LOGIN_ATTEMPTS):
-            if b'"already_logged_in"' not in answer:
+            if b'"rate_limited"' in answer:  # too many at once: it says when to come again
+                await asyncio.sleep(float(answer.split(b'"retry_after_s":')[1].partition(b"}")[0]))
+            elif b'"already_logged_in"' in answer:  # an earlier connection was cut, and the edge has not read that far
+                await asyncio.sleep(_LOGIN_PAUSE_S)
+            else:
                 break
-            await asyncio.sleep(_LOGIN_PAUSE_S)  # an earlier connection was cut, and the edge has not read that far
             link.write(frame("auth_request", credentials))
             answer = await self._login_answer(link)
         if b'"success":true' not in answer:

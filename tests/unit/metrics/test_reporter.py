@@ -166,14 +166,19 @@ async def test_a_line_that_is_begun_is_finished_when_the_service_ends(stage: Sta
     assert await stage.hourly() == 5
 
 
-async def test_graphs_are_drawn_at_their_interval_even_after_one_failed(stage: Stage) -> None:
-    task = asyncio.create_task(stage.reporter.draw_forever(300.0))
+@pytest.mark.parametrize(("interval_s", "first_s"), [(300.0, FIRST_DRAWING_S), (5.0, 5.0), (3600.0, 180.0)])
+async def test_graphs_are_drawn_at_their_interval_even_after_one_failed(
+    stage: Stage, interval_s: float, first_s: float
+) -> None:
+    task = asyncio.create_task(stage.reporter.draw_forever(interval_s))
     stage.painter.error = ParleyError(ErrorCode.UNAVAILABLE, "a drawing is under way")
-    for wait_s in (FIRST_DRAWING_S, 300.0, 300.0):
+    for wait_s in (first_s, interval_s, interval_s):
         await stage.clock.wait_for_sleepers()
         stage.clock.advance(wait_s)
     await stage.clock.wait_for_sleepers()
-    assert [data.now - T0 for data, _ in stage.painter.drawn] == [15.0, 315.0, 615.0]
+    assert [data.now - T0 for data, _ in stage.painter.drawn] == [
+        first_s, first_s + interval_s, first_s + 2 * interval_s,
+    ]  # fmt: skip
     task.cancel()
 
 
