@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SERVICES: Final = ("auth", "rooms", "edge", "metrics")
-STORAGE: Final = ("postgres", "redis")
+STRANGERS: Final = ("postgres", "redis", "otel-collector")
+"""Servers that are not ours: certificates of an authority that no service takes for a service's."""
+
 PASSWORDS: Final = ("postgres", "postgres-auth", "postgres-rooms", "redis")
 OPERATOR: Final = "local"
 _PASSWORD_BYTES: Final = 32
@@ -45,7 +47,7 @@ def make(home: Path, *, hosts: Sequence[str] = ()) -> dict[str, dict[str, Share]
     `home` keeps the originals. `hosts` are the names and addresses by which clients reach the stack.
     """
     stack = certificates.ensure_stack(home, hosts=tuple(hosts))
-    storage_ca, storage = certificates.ensure_storage(home, STORAGE)
+    storage_ca, storage = certificates.ensure_storage(home, STRANGERS)
     admin = certificates.make_admin(home, OPERATOR)
     keys = assertion_keys.ensure(home)
     passwords = {name: _password(home / f"{name}-password") for name in PASSWORDS}
@@ -60,6 +62,7 @@ def make(home: Path, *, hosts: Sequence[str] = ()) -> dict[str, dict[str, Share]
     verifying = {"assertion-public.pem": _copy(keys.public)}
     shares["auth"] |= verifying | {"assertion-key.pem": _copy(keys.private)}
     shares["rooms"] |= verifying
+    shares["metrics"] |= {"storage-ca.pem": _copy(storage_ca)}  # for the collector, to which it forwards
     shares["edge"] |= {
         "client-certificate.pem": _copy(stack.server_certificate),
         "client-key.pem": _copy(stack.server_key),
@@ -79,6 +82,7 @@ def make(home: Path, *, hosts: Sequence[str] = ()) -> dict[str, dict[str, Share]
         "password": Share(passwords["redis"], _SHARED),
         "password.conf": Share(b"requirepass " + passwords["redis"] + b"\n", _SHARED),
     }
+    shares["collector"] = _identity(storage["otel-collector"], storage_ca)
     return shares
 
 

@@ -28,8 +28,9 @@ def test_every_service_gets_its_own_identity_and_the_authority_of_all(shares: di
 
 
 def test_the_edge_gets_nothing_of_the_storage(shares: dict[str, dict[str, Share]]) -> None:
-    for service in ("edge", "metrics", "operator"):
+    for service in ("edge", "operator"):
         assert not [name for name in shares[service] if "password" in name or "storage" in name]
+    assert not [name for name in shares["metrics"] if "password" in name]
 
 
 def test_each_service_has_the_password_of_its_own_role_only(shares: dict[str, dict[str, Share]]) -> None:
@@ -38,6 +39,14 @@ def test_each_service_has_the_password_of_its_own_role_only(shares: dict[str, di
     assert passwords["auth"] == shares["database"]["auth-password"].content
     assert passwords["rooms"] == shares["database"]["rooms-password"].content
     assert shares["database"]["password"].content not in passwords.values()
+
+
+def test_metrics_knows_the_collector_by_an_authority_that_counts_for_no_service(
+    shares: dict[str, dict[str, Share]],
+) -> None:
+    assert shares["metrics"]["storage-ca.pem"] == shares["collector"]["ca.pem"]
+    assert shares["collector"]["ca.pem"] != shares["metrics"]["ca.pem"]
+    assert set(shares["collector"]) == {"ca.pem", "certificate.pem", "key.pem"}
 
 
 def test_auth_alone_can_sign_assertions_and_rooms_can_verify_them(shares: dict[str, dict[str, Share]]) -> None:
@@ -60,7 +69,7 @@ def test_no_authoritys_key_is_given_away(shares: dict[str, dict[str, Share]], tm
 def test_the_storages_certificates_are_for_their_names_and_count_as_no_service(
     shares: dict[str, dict[str, Share]],
 ) -> None:
-    for container, host in (("database", "postgres"), ("redis", "redis")):
+    for container, host in (("database", "postgres"), ("redis", "redis"), ("collector", "otel-collector")):
         certificate = x509.load_pem_x509_certificate(shares[container]["certificate.pem"].content)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert [name.value for name in names] == [host]
