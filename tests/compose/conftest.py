@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engine.Compose]:
     assert engine.is_there(), "needs a container engine: docker info fails"
-    missing = [
-        image
-        for image in engine.IMAGES
-        if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode != 0
-        and subprocess.run(["docker", "pull", "--quiet", image], capture_output=True).returncode != 0
-    ]
+    missing = [image for image in engine.IMAGES if not engine.has_image(image)]
     assert not missing, f"no registry has {missing}, and they are not here: tests/compose/images.sh makes stand-ins"
     compose = engine.Compose(tmp_path_factory.mktemp("compose"))
     try:

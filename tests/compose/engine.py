@@ -15,6 +15,7 @@ from tests.helpers.stack import free_ports
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
 IMAGES = ("python:3.11-slim-bookworm", "postgres:15-bookworm", "redis:7-bookworm", "haproxy:2.6-bookworm")
+PROFILES = ("prometheus", "otel", "jaeger", "tools")
 START_S = 420.0  # the first build installs all dependencies
 COMMAND_S = 120.0
 
@@ -26,6 +27,7 @@ class Compose:
         self.project = f"parley-test-{secrets.token_hex(3)}"
         self.port = free_ports()
         self.prometheus_port = free_ports()
+        self.jaeger_port = free_ports()
         self.ca = home / "client-ca.pem"
         self.said = ""  # by `make compose-up`
         self.environment = {
@@ -33,6 +35,7 @@ class Compose:
             "COMPOSE_PROJECT_NAME": self.project,
             "PARLEY_PORT": str(self.port),
             "PARLEY_PROMETHEUS_PORT": str(self.prometheus_port),
+            "PARLEY_JAEGER_PORT": str(self.jaeger_port),
             "PARLEY_CLIENT_CA_FILE": str(self.ca),
             "PARLEY_IMAGE": "parley:test",
         }
@@ -43,11 +46,15 @@ class Compose:
         """`make compose-up`; what it said."""
         return self._run(["make", "-s", "compose-up", f"COMPOSE_ARGS={' '.join(arguments)}"], ROOT, START_S)
 
+    def up_with(self, *profiles: str) -> None:
+        """docker compose --profile … up -d"""
+        chosen = [part for profile in profiles for part in ("--profile", profile)]
+        self._run([*self.command, *chosen, "up", "-d"], DEPLOY, COMMAND_S)
+
     def down(self) -> None:
         """Removes containers, networks and volumes."""
-        self._run(
-            [*self.command, "--profile", "prometheus", "down", "--volumes", "--remove-orphans"], DEPLOY, COMMAND_S
-        )
+        every = [part for profile in PROFILES for part in ("--profile", profile)]
+        self._run([*self.command, *every, "down", "--volumes", "--remove-orphans"], DEPLOY, COMMAND_S)
 
     def compose(self, *arguments: str) -> str:
         """docker compose …; its output."""
@@ -109,6 +116,14 @@ def docker(*arguments: str) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=COMMAND_S)
     assert done.returncode == 0, f"docker {arguments}: {done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def has_image(image: str) -> bool:
+    """Whether the engine has the image, or a registry gives it."""
+    return any(
+        subprocess.run(["docker", *command, image], capture_output=True).returncode == 0
+        for command in (["image", "inspect"], ["pull", "--quiet"])
+    )
 
 
 def is_there() -> bool:

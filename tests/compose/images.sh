@@ -3,6 +3,7 @@
 # container registry: images.sh [--missing]. They have the public names, so that builds find them, and the label
 # parley.standin. For tests only. Needs root, a running engine and debootstrap.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 base=parley-standin/debian:bookworm
 label='LABEL parley.standin=true'
 bundle=/etc/ssl/certs/ca-certificates.crt
@@ -10,13 +11,14 @@ only_missing=${1:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+is_wanted() { [ "$only_missing" != --missing ] || ! is_here "$1"; }
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
 
 install_packages='export DEBIAN_FRONTEND=noninteractive && apt-get update -qq && apt-get install -y -qq --no-install-recommends'
 
-# standin TAG: the rest of a Dockerfile comes on stdin.
+# standin TAG [PROGRAM]: the rest of a Dockerfile comes on stdin.
 standin() {
-  [ "$only_missing" != --missing ] || ! is_here "$1" || return 0
+  is_wanted "$1" || return 0
   if ! is_here "$base"; then
     debootstrap --variant=minbase --include=ca-certificates bookworm "$work/root" >/dev/null
     tar -C "$work/root" -c . | docker import -c "$label" - "$base" >/dev/null
@@ -25,6 +27,7 @@ standin() {
   mkdir "$work/context"
   cp "$bundle" "$work/context/bundle.crt"
   printf '%s' "$postgres_entrypoint" >"$work/context/docker-entrypoint.sh"
+  [ -z "${2:-}" ] || cp "$2" "$work/context/program"
   { printf 'FROM %s\n%s\n' "$base" "$label"; cat; } >"$work/context/Dockerfile"
   docker build -q -t "$1" "$work/context" >/dev/null
   rm -rf "$work/context"
@@ -82,3 +85,18 @@ WORKDIR /prometheus
 ENTRYPOINT ["prometheus"]
 CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
 X
+
+# These two are in no package: built from their sources, which takes Go and two minutes.
+collector=${OTEL_COLLECTOR_IMAGE:-otel/opentelemetry-collector:0.111.0} jaeger=${JAEGER_IMAGE:-jaegertracing/all-in-one:1.62.0}
+if command -v go >/dev/null && { is_wanted "$collector" || is_wanted "$jaeger"; }; then
+  programs=${PARLEY_TRACING_PROGRAMS:-$work/programs}
+  tests/helpers/tracing_programs.sh "$programs"
+  standin "$collector" "$programs/otelcol" <<X
+COPY program /otelcol
+ENTRYPOINT ["/otelcol"]
+X
+  standin "$jaeger" "$programs/jaeger-all-in-one" <<X
+COPY program /go/bin/all-in-one-linux
+ENTRYPOINT ["/go/bin/all-in-one-linux"]
+X
+fi

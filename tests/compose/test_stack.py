@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.compose.engine import ROOT, docker
+from tests.compose.engine import PROFILES, ROOT, docker, has_image
 from tests.helpers.stack import eventually
 
 if TYPE_CHECKING:
@@ -207,14 +207,13 @@ def test_a_service_that_stops_answering_is_unhealthy(stack: Compose) -> None:
 
 
 def test_compose_takes_every_profile(stack: Compose) -> None:
-    every = ("--profile", "prometheus", "--profile", "otel", "--profile", "jaeger", "--profile", "tools")
+    every = [part for profile in PROFILES for part in ("--profile", profile)]
     services = set(stack.compose(*every, "config", "--services").split())
     assert {"prometheus", "otel-collector", "jaeger", "operator", "backup"} <= services
 
 
 def test_prometheus_finds_every_process(stack: Compose) -> None:
-    if subprocess.run(["docker", "image", "inspect", "prom/prometheus:v2.42.0"], capture_output=True).returncode != 0:
-        docker("pull", "--quiet", "prom/prometheus:v2.42.0")
+    assert has_image("prom/prometheus:v2.42.0")
     stack.compose("--profile", "prometheus", "up", "-d", "prometheus")
 
     def count_up() -> int:
