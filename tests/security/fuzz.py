@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 SLOW_S: Final = 0.5
 """Of CPU: far beyond the slowest legal frame (some 2 ms). A clock on the wall would find whoever else is busy."""
 
+LIVE_FRAMES_MAX: Final = 60
+"""Sent on one connection: with 20 faulty ones the edge closes it, and reads no more."""
+
+SENDERS: Final = 8
+
 TYPES: Final = (
     "hello", "register_request", "auth_request", "resume", "logout", "create_room", "join_room", "leave_room",
     "list_rooms", "user_list", "text_message", "history", "heartbeat", "file_offer", "file_get", "file_list",
@@ -173,11 +178,22 @@ async def fuzz_edge(frames: int, seed: int) -> Counter[str]:
         async with AsyncExitStack() as exits:
             people = People(stack, exits)
             while done < frames:
-                count = min(random.Random(seed + done).randrange(1, 400), frames - done)
-                client = await (people.person() if done % 3 else people.connect())
-                outcomes += await _send(client, [made.frame() for _ in range(count)])
-                client.abort()
-                done += count
+                # Made one after the other, so that a seed makes the same ones; sent at the same time.
+                batches = []
+                while done < frames and len(batches) < SENDERS:
+                    count = min(random.Random(seed + done).randrange(1, LIVE_FRAMES_MAX), frames - done)
+                    batches.append((done, [made.frame() for _ in range(count)]))
+                    done += count
+
+                async def send(number: int, batch: list[bytes]) -> Counter[str]:
+                    client = await (people.person() if number % 3 else people.connect())
+                    try:
+                        return await _send(client, batch)
+                    finally:
+                        client.abort()
+
+                for outcome in await asyncio.gather(*(send(*each) for each in batches)):
+                    outcomes += outcome
             good = [await people.person(), await people.person()]
             await good[0].say(await people.room(*good), "still here")
         if stack.pids() != pids:
