@@ -14,7 +14,7 @@ from tests.helpers.operator import traceparent
 from tests.helpers.people import fresh
 from tests.helpers.raw_client import RawClient
 from tests.helpers.stack import eventually
-from tests.helpers.tracing_programs import Jaeger
+from tests.helpers.tracing_programs import Jaeger, skip_where_left_out
 
 if TYPE_CHECKING:
     from tests.compose.engine import Compose
@@ -42,6 +42,8 @@ async def _say_something(stack: Compose) -> tuple[str, str]:
 
 def test_the_trace_of_a_message_goes_through_the_collector_to_jaeger(stack: Compose) -> None:
     missing = [image for image in IMAGES if not has_image(image)]
+    if missing:
+        skip_where_left_out()
     if missing and (os.environ.get("PARLEY_REQUIRE_ALL") != "1" or shutil.which("go") is None):
         pytest.skip(f"no registry has {missing}, and nothing has built them here (tests/compose/images.sh, with Go)")
     assert not missing

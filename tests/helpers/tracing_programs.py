@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.helpers.servers import find_go_program, free_port
 from tests.helpers.stack import ROOT, eventually
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
 
 CONFIGURATION = ROOT / "deploy" / "config" / "otel-collector.yml"
 READY_S = 30.0
+
+
+def skip_where_left_out() -> None:
+    """`.ci/run` says so where nothing could build them, which says nothing about Parley."""
+    if os.environ.get("PARLEY_WITHOUT_TRACING"):
+        pytest.skip("the collector and Jaeger could not be built here (tests/helpers/tracing_programs.sh)")
 
 
 @contextlib.contextmanager
@@ -71,6 +80,7 @@ def _instance(process: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def running_jaeger(folder: Path) -> Iterator[Jaeger]:
     """Skips the test where there is none."""
+    skip_where_left_out()
     otlp, api, health = (f"127.0.0.1:{free_port()}" for _ in range(3))
     command = [
         find_go_program("jaeger-all-in-one"),
@@ -103,6 +113,7 @@ class Collector:
 @contextlib.contextmanager
 def running_collector(folder: Path, *, certificate: Path, key: Path, jaeger: str) -> Iterator[Collector]:
     """With the shipped configuration, in which only addresses and paths are others. Skips the test without one."""
+    skip_where_left_out()
     port, prometheus = free_port(), f"127.0.0.1:{free_port()}"
     text = CONFIGURATION.read_text()
     for shipped, here in (

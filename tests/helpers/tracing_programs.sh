@@ -35,5 +35,6 @@ if [ ! -x "$folder/jaeger-all-in-one" ]; then
   (cd "$work" && go mod init localhost/jaeger && go mod download "github.com/jaegertracing/jaeger@v$jaeger") >/dev/null 2>&1
   cp -r "$(go env GOMODCACHE)/github.com/jaegertracing/jaeger@v$jaeger" "$work/jaeger"
   chmod -R u+w "$work/jaeger"
-  (cd "$work/jaeger" && go build -o "$folder/jaeger-all-in-one" ./cmd/all-in-one)
+  (cd "$work/jaeger" && go build -o "$work/all-in-one" ./cmd/all-in-one)
+  mv "$work/all-in-one" "$folder/jaeger-all-in-one"
 fi
