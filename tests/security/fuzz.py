@@ -4,8 +4,8 @@ Frames are made from a grammar of the protocol and then damaged: bits, lengths, 
 nesting, code points. Without `--live` they go through the decoder and the parsers of the wire, in pieces of any size;
 with it through TLS to the edge of a stack of our own. What may happen is a refusal. What may not: any other exception,
 a frame that takes long, a decoder that holds more than a frame, an `internal` error, a line of level error in the log,
-a process that ends, or somebody else who cannot log in afterwards. A run is its seed: the same seed makes the same
-frames. The last line is a summary in JSON, and the status is 1 where something was found.
+a process that ends, an edge that grows, or somebody else who is kept from chatting meanwhile. A run is its seed: the
+same seed makes the same frames. The last line is a summary in JSON, and the status is 1 where something was found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import struct
 import sys
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from services.common.wire import limits
@@ -26,9 +25,7 @@ from services.common.wire.envelope import WireError, parse
 from services.common.wire.frames import Chunk, FrameDecoder
 from services.common.wire.requests import parse_request
 from services.common.wire.text_frames import parse_text_frame
-from tests.helpers.people import People
-from tests.helpers.raw_client import ClosedError, NoAnswerError, RawClient
-from tests.helpers.stack import FAST_CONFIG, running_stack
+from tests.security.fuzz_edge import Fault, fuzz_edge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,25 +33,56 @@ if TYPE_CHECKING:
 SLOW_S: Final = 0.5
 """Of CPU: far beyond the slowest legal frame (some 2 ms). A clock on the wall would find whoever else is busy."""
 
-LIVE_FRAMES_MAX: Final = 60
-"""Sent on one connection: with 20 faulty ones the edge closes it, and reads no more."""
-
-SENDERS: Final = 8
-
 TYPES: Final = (
     "hello", "register_request", "auth_request", "resume", "logout", "create_room", "join_room", "leave_room",
     "list_rooms", "user_list", "text_message", "history", "heartbeat", "file_offer", "file_get", "file_list",
-    "file_cancel", "file_ack", "file_transfer", "success", "", "Text_Message",
+    "file_cancel", "file_ack", "file_transfer", "trace", "trace_report", "success", "", "Text_Message",
 )  # fmt: skip
 KEYS: Final = (
     "username", "password", "takeover", "device", "token", "rooms", "room_id", "name", "topic", "private", "text",
     "key", "follows", "limit", "after", "before", "query", "cursor", "file_id", "size", "sha256", "mime", "offset",
     "protocol", "client", "action", "epoch", "seq", "__proto__", "$ref",
+    "window", "transfer_id", "filename", "chunk_num", "total_chunks", "data", "message_id", "traceparent",
 )  # fmt: skip
 TEXTS: Final = (
     "", "a", "hello", "x" * 4_001, "\0", "\x1b[2J", "\u202e", "\ud800", "e\u0301" * 50, "\U0001f600" * 100, "../../etc",
     "' OR 1=1 --", "%s%n", "Å", "\ufeff", "\r\n", "{}",
 )  # fmt: skip
+ID: Final = "0123456789abcdef0123456789abcdef"
+GOOD: Final[dict[str, dict[str, Any]]] = {
+    "hello": {"protocol": 2, "client": "fuzz/1"},
+    "register_request": {"username": "fuzz", "password": "correct horse battery"},
+    "auth_request": {"username": "fuzz", "password": "correct horse battery", "takeover": True, "device": "fuzz"},
+    "resume": {"token": "t" * 43, "rooms": {"room0001": {"epoch": "e1", "seq": 7}}},
+    "logout": {},
+    "create_room": {"name": "fuzz", "topic": "frames", "private": True},
+    "join_room": {"room_id": "room0001"},
+    "leave_room": {"room_id": "room0001"},
+    "list_rooms": {"query": "fu", "limit": 10, "cursor": ""},
+    "user_list": {"room_id": "room0001"},
+    "text_message": {"text": "hello", "room_id": "room0001", "key": "k1", "follows": False},
+    "history": {"room_id": "room0001", "after": 3, "limit": 10},
+    "heartbeat": {},
+    "file_offer": {
+        "room_id": "room0001", "name": "a.txt", "size": 5, "sha256": ID * 2, "mime": "text/plain", "transfer_id": ID,
+    },
+    "file_get": {"file_id": ID, "offset": 0, "window": 65_536},
+    "file_list": {"room_id": "room0001", "before": 9, "limit": 10},
+    "file_cancel": {"file_id": ID},
+    "file_ack": {"file_id": ID, "offset": 5, "window": 65_536},
+    "file_transfer": {
+        "transfer_id": ID, "filename": "a.txt", "chunk_num": 0, "total_chunks": 1, "data": "aGVsbG8=",
+        "room_id": "room0001",
+    },
+    "trace": {"message_id": "room0001-e1-7"},
+    "trace_report": {
+        "traceparent": f"00-{ID}-0123456789abcdef-01", "sent_at_us": 1, "acknowledged_at_us": 2, "shown_at_us": 3,
+    },
+}  # fmt: skip
+"""Every request as it should be; a test sees to it that none is missing."""
+
+_GOOD: Final = tuple(GOOD.items())
+
 NUMBERS: Final = (0, -1, 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, 1e308, -0.0)
 
 
@@ -64,7 +92,8 @@ class Generator:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._makers: tuple[Callable[[], bytes], ...] = (
-            self._request, self._request, self._request, self._text, self._nested, self._garbage, self._chunk,
+            self._request, self._request, self._nearly_good, self._nearly_good, self._text, self._nested,
+            self._garbage, self._chunk,
         )  # fmt: skip
 
     def frame(self) -> bytes:
@@ -102,9 +131,23 @@ class Generator:
 
     def _request(self) -> bytes:
         data = {self._random.choice(KEYS): self._value() for _ in range(self._random.randrange(6))}
-        frame: dict[str, Any] = {"type": self._random.choice(TYPES), "data": data}
-        for key in ("id", "room_id", "priority", "timestamp"):
-            if self._random.random() < 0.3:
+        return self._frame(self._random.choice(TYPES), data)
+
+    def _nearly_good(self) -> bytes:
+        """A good request of any type, of which one field may be another, or missing."""
+        type_, data = self._random.choice(_GOOD)
+        wrong = self._random.random()
+        if wrong < 0.5:
+            data = {**data, self._random.choice([*data, *KEYS]): self._value()}
+        elif wrong < 0.6 and data:
+            left_out = self._random.choice(list(data))
+            data = {key: value for key, value in data.items() if key != left_out}
+        return self._frame(type_, data)
+
+    def _frame(self, type_: str, data: object) -> bytes:
+        frame: dict[str, Any] = {"type": type_, "data": data}
+        for key in ("id", "room_id", "priority", "timestamp", "traceparent"):
+            if self._random.random() < 0.2:
                 frame[key] = self._value()
         if self._random.random() < 0.05:
             frame["data"] = self._value()
@@ -132,10 +175,6 @@ class Generator:
         for _ in range(self._random.randrange(1, 4)):
             damaged[self._random.randrange(len(damaged))] ^= 1 << self._random.randrange(8)
         return bytes(damaged)
-
-
-class Fault(Exception):  # noqa: N818 - what was found
-    """Something that must not happen; the text has what it takes to repeat it."""
 
 
 def fuzz_wire(frames: int, seed: int) -> Counter[str]:
@@ -170,55 +209,6 @@ def _judge(payload: bytes | Chunk, seed: int) -> str:
     return outcome
 
 
-async def fuzz_edge(frames: int, seed: int) -> Counter[str]:
-    """Frames to a stack of our own, on connections that are logged in and on others. Raises Fault."""
-    with running_stack(config=FAST_CONFIG + "[edge]\ntext_rate = 0\ncommand_rate = 0\n") as stack:
-        made, outcomes, done = Generator(seed), Counter[str](), 0
-        pids = stack.pids()
-        async with AsyncExitStack() as exits:
-            people = People(stack, exits)
-            while done < frames:
-                # Made one after the other, so that a seed makes the same ones; sent at the same time.
-                batches = []
-                while done < frames and len(batches) < SENDERS:
-                    count = min(random.Random(seed + done).randrange(1, LIVE_FRAMES_MAX), frames - done)
-                    batches.append((done, [made.frame() for _ in range(count)]))
-                    done += count
-
-                async def send(number: int, batch: list[bytes]) -> Counter[str]:
-                    client = await (people.person() if number % 3 else people.connect())
-                    try:
-                        return await _send(client, batch)
-                    finally:
-                        client.abort()
-
-                for outcome in await asyncio.gather(*(send(*each) for each in batches)):
-                    outcomes += outcome
-            good = [await people.person(), await people.person()]
-            await good[0].say(await people.room(*good), "still here")
-        if stack.pids() != pids:
-            raise Fault(f"seed {seed}: a process has ended")
-        wrong = [line for line in stack.log_events() if line["level"] in ("error", "critical")]
-        if wrong or outcomes["internal"]:
-            raise Fault(f"seed {seed}: {outcomes['internal']} internal errors, {wrong[:3]}")
-    return outcomes
-
-
-async def _send(client: RawClient, frames: list[bytes]) -> Counter[str]:
-    outcomes: Counter[str] = Counter()
-    try:
-        await client.send_bytes(b"".join(frames))
-        while True:
-            frame = await client.read(1.0)
-            outcomes[str(frame["data"].get("code", frame["type"]))] += 1
-    except ClosedError:
-        outcomes["connection closed"] += 1
-    except NoAnswerError:
-        outcomes["connection open"] += 1
-    outcomes["sent"] += len(frames)
-    return outcomes
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 where nothing was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -229,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         if options.live:
-            outcomes = asyncio.run(fuzz_edge(options.frames, options.seed))
+            outcomes = asyncio.run(fuzz_edge(Generator(options.seed), options.frames))
         else:
             outcomes = fuzz_wire(options.frames, options.seed)
     except Fault as fault:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import pytest
 
+from services.common.wire.envelope import parse
 from services.common.wire.frames import FrameDecoder
+from services.common.wire.requests import REQUESTS, parse_request
 from tests.security import fuzz
-from tests.security.fuzz import Fault, Generator, fuzz_wire
+from tests.security.fuzz import GOOD, Generator, fuzz_wire
+from tests.security.fuzz_edge import Fault
 
 
 def test_a_run_is_its_seed() -> None:
@@ -24,9 +28,17 @@ def test_pieces_are_the_whole() -> None:
     assert b"".join(made.cut(data)) == data
 
 
+def test_every_request_is_among_the_good_ones_and_is_good() -> None:
+    assert GOOD.keys() == REQUESTS.keys()
+    for type_, data in GOOD.items():
+        frame = json.dumps({"type": type_, "data": data}).encode()
+        assert type(parse_request(parse(frame))) is REQUESTS[type_]
+
+
 def test_frames_reach_every_kind_of_outcome_and_nothing_is_found() -> None:
     outcomes = fuzz_wire(20_000, seed=11)
-    assert {"text", "Heartbeat", "History", "refused: bad_json", "refused: bad_request"} <= outcomes.keys()
+    assert {kind.__name__ for kind in REQUESTS.values()} <= outcomes.keys()
+    assert {"text", "refused: bad_json", "refused: bad_request"} <= outcomes.keys()
     assert {"refused: unknown_type", "refused: too_large", "stream ended: bad_frame"} <= outcomes.keys()
 
 
