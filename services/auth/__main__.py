@@ -16,6 +16,7 @@ from services.auth.pepper import open_scheme
 from services.auth.servicer import AuthServicer
 from services.auth.sessions import Sessions
 from services.auth.sharing import open_sharing
+from services.auth.spare_time import SpareTime, patience_s
 from services.auth.store import SqlStore
 from services.auth.sweeper import Sweeper
 from services.common.clock import SystemClock
@@ -43,11 +44,12 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
     tasks = TaskSet()
     sharing = open_sharing(config, clock)
     pool = HashPool(workers=config.hash_thread_count, queue_max=config.hash_queue_max, clock=clock)
+    spare_time = SpareTime(processes=config.spare_time_processes, patience_s=patience_s(config.bcrypt_rounds))
     try:
         store = SqlStore(database)
         accounts = Accounts(
             store=store,
-            scheme=await open_scheme(config, store),
+            scheme=await open_scheme(config, store, spare_time),
             pool=pool,
             throttle=sharing.throttle,
             clock=clock,
@@ -86,6 +88,7 @@ async def serve(config: AuthConfig, stop: Stop) -> None:
     finally:
         await tasks.close()
         pool.close()
+        spare_time.close()
         await sharing.close()
         await database.close()
         await telemetry.shutdown()

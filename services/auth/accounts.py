@@ -162,6 +162,7 @@ class Accounts:
         outcome = Outcome.ABANDONED
         job: HashJob[bool] | None = None
         try:
+            self._pool.admit(deadline=deadline, source=attempt.address)
             account = None if name is None else await self._store.find_account(name)
             stored = account.password_hash if account is not None else None
             job = HashJob(lambda: self._scheme.verify(password, stored), deadline=deadline, source=attempt.address)

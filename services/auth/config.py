@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.auth.passwords import ROUNDS_MAX, ROUNDS_MIN
 from services.auth.sessions import SessionPolicy
+from services.auth.spare_time import ROUNDS_MIN as SPARE_TIME_ROUNDS_MIN
 from services.auth.throttle import ThrottlePolicy
 from services.common.config import ServiceConfig
 from services.common.db import PostgresAccess
@@ -129,6 +130,11 @@ class AuthConfig(ServiceConfig):
         return ThrottlePolicy(
             registration_burst=self.registration_burst, registration_interval_s=self.registration_interval_s
         )
+
+    @property
+    def spare_time_processes(self) -> int:
+        """How many processes hash in spare time: one for each thread, or none where a hash is soon done."""
+        return self.hash_thread_count if self.bcrypt_rounds >= SPARE_TIME_ROUNDS_MIN else 0
 
     @property
     def hash_thread_count(self) -> int:

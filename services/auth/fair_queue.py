@@ -46,11 +46,21 @@ class FairQueue(Generic[T]):
     def make_room(self, source: bytes) -> T | None:
         """Takes out the last item of the source that has most, for an item of `source`; None where `source` would then
         have as many as that one."""
-        longest = max(self._by_source, key=lambda name: len(self._by_source[name]), default=None)
-        if longest is None or len(self._by_source[longest]) <= len(self._by_source.get(source, ())) + 1:
+        longest = self._longest(source)
+        if longest is None:
             return None
         self._length -= 1
         return self._by_source[longest].pop()  # not its only one
+
+    def would_make_room(self, source: bytes) -> bool:
+        """Whether `make_room` would take something out."""
+        return self._longest(source) is not None
+
+    def _longest(self, source: bytes) -> bytes | None:
+        longest = max(self._by_source, key=lambda name: len(self._by_source[name]), default=None)
+        if longest is None or len(self._by_source[longest]) <= len(self._by_source.get(source, ())) + 1:
+            return None
+        return longest
 
     def remove(self, source: bytes, item: T) -> bool:
         """Takes an item out; returns whether it was there."""

@@ -1,4 +1,4 @@
-"""The hash pool: the only place where bcrypt runs, so that it can take neither all CPU nor all memory.
+"""The hash pool: the only way to bcrypt, so that it can take neither all CPU nor all memory.
 
 A few threads (bcrypt lets go of the interpreter lock) serve one bounded queue that is fair between the addresses that
 people come from: a storm of logins from somewhere keeps nobody waiting who comes from elsewhere, and where the queue is
@@ -71,6 +71,13 @@ class HashPool:
         """How long a job from there that came now would take, waiting included, at the recent cost of a hash."""
         return ((self._running + self._waiting.ahead_of(source)) // self._workers + 1) * self._cost_s
 
+    def admit(self, *, deadline: float, source: bytes) -> None:
+        """Refuses whom `run` would refuse now, before anything is looked up for them. Raises `ParleyError`
+        rate_limited."""
+        is_late = self._clock.monotonic() + self.expected_s(source) > deadline
+        if is_late or (self._is_full and not self._waiting.would_make_room(source)):
+            raise self._busy(source)
+
     async def run(self, job: HashJob[T]) -> T:
         """What the work returns or raises. Raises `ParleyError` rate_limited when the queue is full, too slow for the
         deadline, or was; unavailable when the pool closed first. Cancelling drops a job that has not started."""
@@ -79,7 +86,7 @@ class HashPool:
             raise _stopping()
         if self._clock.monotonic() + self.expected_s(job.source) > job.deadline:
             raise self._busy(job.source)
-        if self._running >= self._workers and len(self._waiting) >= self._queue_max:
+        if self._is_full:
             self._make_room(job.source)
         future: asyncio.Future[T] = self._loop.create_future()
         self._waiting.push(job.source, (job, future))
@@ -98,6 +105,10 @@ class HashPool:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drop_waiting)
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._running >= self._workers and len(self._waiting) >= self._queue_max
 
     def _make_room(self, source: bytes) -> None:
         given_up = self._waiting.make_room(source)

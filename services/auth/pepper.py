@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from services.auth.accounts import AccountStore
     from services.auth.config import AuthConfig
+    from services.auth.spare_time import Bcrypt
 
 PEPPER_BYTES_MIN = 32  # HMAC-SHA-256 keys below the digest's size weaken it (RFC 2104, 3)
 PEPPER_BYTES_MAX = 4096  # a pepper is a key; a larger file is a mistake in the configuration
@@ -65,10 +66,10 @@ def _create(path: Path) -> None:
         raise ValueError(f"pepper_file: {path} cannot be made: {error.strerror}") from error
 
 
-async def open_scheme(config: AuthConfig, store: AccountStore) -> PasswordScheme:
+async def open_scheme(config: AuthConfig, store: AccountStore, hashpw: Bcrypt) -> PasswordScheme:
     """The scheme with the installation's pepper, which is made while there are no accounts. Raises ConfigError."""
     try:
         pepper = load_pepper(config.pepper_path, may_create=await store.count_accounts() == 0)
     except ValueError as error:
         raise ConfigError("pepper_file", str(error).removeprefix("pepper_file: ")) from error
-    return PasswordScheme(pepper=pepper, rounds=config.bcrypt_rounds)
+    return PasswordScheme(pepper=pepper, rounds=config.bcrypt_rounds, hashpw=hashpw)

@@ -42,10 +42,13 @@ def test_who_comes_once_is_served_before_the_second_of_any_other() -> None:
 
 def test_the_one_with_most_gives_way() -> None:
     queue = filled((A, 1), (A, 2), (A, 3), (B, 1))
+    assert queue.would_make_room(C)
+    assert len(queue) == 4
     assert queue.make_room(C) == (A, 3)
     queue.push(C, (C, 1))
     assert queue.make_room(B) is None  # it would have two, as A has
     assert queue.make_room(A) is None
+    assert not queue.would_make_room(A)
     assert FairQueue[int]().make_room(A) is None
     assert drain(queue) == [(A, 1), (B, 1), (C, 1), (A, 2)]
 

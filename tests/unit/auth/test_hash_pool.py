@@ -82,6 +82,23 @@ async def test_a_full_queue_refuses_at_once(pool: HashPool, gate: Gate) -> None:
     assert await asyncio.gather(*tasks) == [1, 2, 3]
 
 
+async def test_who_would_be_refused_is_told_before_anything_is_looked_up(
+    pool: HashPool, gate: Gate, clock: FakeClock
+) -> None:
+    pool.admit(deadline=LATER, source=b"")
+    tasks = [(await start(pool, gate))[1] for _ in range(3)]
+    with pytest.raises(ParleyError) as caught:
+        pool.admit(deadline=LATER, source=b"")
+    assert caught.value.code is ErrorCode.RATE_LIMITED
+    pool.admit(deadline=LATER, source=b"elsewhere")  # the one with most in the queue would give way
+    assert pool.pending == 3  # but did not yet
+    clock.advance(5)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    with pytest.raises(ParleyError):
+        pool.admit(deadline=clock.monotonic() + 0.1, source=b"")  # a hash takes longer than that
+
+
 async def test_who_gives_up_while_waiting_costs_nothing(pool: HashPool, gate: Gate) -> None:
     first, running = await start(pool, gate)
     second, waiting = await start(pool, gate)

@@ -108,14 +108,14 @@ def test_an_unknown_account_does_the_same_work_and_fails(
     scheme: PasswordScheme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed_with: list[bytes] = []
-    real = bcrypt.checkpw
+    real = bcrypt.hashpw
 
-    def record(password: bytes, digest: bytes) -> bool:
+    def record(password: bytes, digest: bytes) -> bytes:
         hashed_with.append(digest[:7])
         return real(password, digest)
 
-    monkeypatch.setattr(bcrypt, "checkpw", record)
     stored = scheme.hash("correct horse")
+    monkeypatch.setattr(bcrypt, "hashpw", record)
     assert scheme.verify("wrong horse", stored) is False
     assert scheme.verify("wrong horse", None) is False
     assert hashed_with == [b"$2b$04$", b"$2b$04$"]
