@@ -274,15 +274,16 @@ class Connection(asyncio.BufferedProtocol):
     # How it is done.
 
     def _process(self, frames: Sequence[bytes | Chunk], now: float) -> None:
-        session = self._session
-        receive = session.receive
-        must_hold = self._shared.pump.must_hold
+        session, pump = self._session, self._shared.pump
+        receive, must_hold = session.receive, pump.must_hold
         for index, frame in enumerate(frames):
-            is_ahead = session.is_full or must_hold(self.id)
-            if is_ahead or index == _FRAMES_PER_TURN:
+            is_held = must_hold(self.id)
+            if is_held or session.is_full or index == _FRAMES_PER_TURN:
                 self._inbox = deque(frames[index:])
                 self._pause_reading()
-                if not is_ahead:  # else an answer makes room
+                if is_held:
+                    pump.hold(self.id, self._process_later)
+                elif not session.is_full:  # else an answer makes room
                     self._process_later()
                 return
             self._carry_out(receive(frame, now), now)
@@ -296,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _process_later(self) -> None:
         """Go on with what is in the inbox, in the loop's next turn."""
-        if self._inbox is not None and not self._is_scheduled:
+        if self._inbox is not None and not self._is_scheduled and not self._shared.pump.is_held(self.id):
             self._is_scheduled = True
             self._shared.call_soon(self._process_inbox)
 
@@ -328,10 +329,8 @@ class Connection(asyncio.BufferedProtocol):
             elif isinstance(decision, TracedText):
                 self._shared.spans.wish(decision)
                 self._offer_text(decision, now)
-            elif isinstance(decision, Close) and decision.reason is not None:
-                self.close(decision.reason)
             elif isinstance(decision, Close):
-                self._end(b"")
+                self._end(b"") if decision.reason is None else self.close(decision.reason)
 
     def _offer_text(self, text: Text, now: float) -> None:
         text.connection = self

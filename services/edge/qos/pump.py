@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Final, Protocol
 
 import msgspec
@@ -27,7 +28,7 @@ from services.common.wire.requests import (
 )
 from services.edge.decisions import Command, Text
 from services.edge.qos.classes import ClassSettings, QosClass
-from services.edge.qos.scheduler import ClassSnapshot, Scheduler
+from services.edge.qos.scheduler import PART_MAX, ClassSnapshot, Scheduler
 
 _SIGN_INS: Final = frozenset({Register, Authenticate})
 
@@ -40,6 +41,12 @@ between addresses and over all edges. So the edge holds none back unless there a
 
 _SIGN_INS_MAX: Final = 512
 """Twice what auth lets wait, half of the streams that a connection carries."""
+
+_TEXTS_AHEAD: Final = 512
+"""With so many texts waiting, what starts next is at hand, and connections that wait for their turn go on waiting."""
+
+_TURNS_AT_ONCE: Final = 32
+"""Of connections that go on in one turn of the loop."""
 
 CONCURRENCY_MIN: Final = 4
 CONCURRENCY_MAX: Final = 1_000
@@ -111,6 +118,7 @@ class Pump:
         self._refused = refused
         self._is_kicked = False
         self._is_text_waiting = False
+        self._held: dict[int, Callable[[], object]] = {}  # in the order of their turns
         self._started_at_once = dict.fromkeys(QosClass, 0)
         self.concurrency = 0
         self._set_concurrency(concurrency)
@@ -152,9 +160,21 @@ class Pump:
         """Whether a connection has its share of the places for texts, so that what it sends should wait in its socket.
 
         To read it and refuse it would cost as much as to serve it: under ten times what the machine can do, nothing
-        would be left for those who are served. Its texts' answers make room.
+        would be left for those who are served.
         """
         return self._is_text_waiting and self._texts.is_over_share(connection_id)
+
+    def hold(self, connection_id: int, go_on: Callable[[], object]) -> None:
+        """Let a connection wait for its turn, behind those that wait already; `go_on()` is called then.
+
+        A few go on at a time, each with as much as one may have waiting. What goes to rooms together is then from few
+        of them, and so are the answers: a little from everybody would be a write to everybody for a few messages each.
+        """
+        self._held[connection_id] = go_on
+
+    def is_held(self, connection_id: int) -> bool:
+        """Whether a connection waits for its turn."""
+        return connection_id in self._held
 
     def offer_command(self, command: Command, now: float) -> float | None:
         """Queue a command, as `offer_text` does a text."""
@@ -169,6 +189,7 @@ class Pump:
 
     def discard(self, connection_id: int) -> None:
         """A connection is gone: forget its commands. Its texts were accepted, and stay."""
+        self._held.pop(connection_id, None)
         for pool in self._pools.values():
             pool.scheduler.discard(connection_id)
 
@@ -228,6 +249,17 @@ class Pump:
                 self._start_command(entry.item, partial(self._finished, pool))
         if self._is_text_waiting:
             self._start_texts(now)
+        if self._held and len(self._texts) < _TEXTS_AHEAD:
+            self._let_go_on()
+
+    def _let_go_on(self) -> None:
+        """Those whose turn it is, and who still have their share waiting, keep their places in the row."""
+        missing = _TEXTS_AHEAD - len(self._texts)
+        first = [*islice(self._held, min(_TURNS_AT_ONCE, -(-missing // PART_MAX)))]
+        for connection_id in first:
+            if not self.must_hold(connection_id):
+                self._held.pop(connection_id)()
+                self.kick()  # it may have no text, and others are behind it
 
     def _start_texts(self, now: float) -> None:
         while self._sink.has_room:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -41,7 +42,7 @@ class Sink:
 
 
 class World:
-    def __init__(self, concurrency: int = 8) -> None:
+    def __init__(self, concurrency: int = 8, share: int = 50) -> None:
         self.clock = FakeClock()
         self.sink = Sink()
         self.running: list[tuple[Command, Callable[[], None]]] = []
@@ -50,7 +51,7 @@ class World:
         self.accepted = {qos_class: Counter() for qos_class in QosClass}
         self.refused = {qos_class: Counter() for qos_class in QosClass}
         self.pump = Pump(
-            SETTINGS,
+            {qos_class: ClassSettings(one.target_s, share) for qos_class, one in SETTINGS.items()},
             concurrency=concurrency,
             texts=self.sink,
             start_command=lambda command, done: self.running.append((command, done)),
@@ -69,6 +70,12 @@ class World:
     def text(self, text: str, *, connection: int = 1, qos_class: QosClass = QosClass.NORMAL) -> float | None:
         item = Text("room", text, None, None, qos_class, "u", "amy", 0.0, Connection(connection))
         return self.pump.offer_text(item, self.clock.monotonic())
+
+    def flood(self, connection: int) -> None:
+        """Texts without an end from a connection, which goes on whenever it may."""
+        while not self.pump.must_hold(connection):
+            assert self.text(str(connection), connection=connection) is None
+        self.pump.hold(connection, lambda: self.flood(connection))
 
     def command(self, request: Request, qos_class: QosClass = QosClass.HIGH, *, connection: int = 1) -> float | None:
         item = Command(request, None, qos_class, 0.0, Connection(connection))
@@ -269,3 +276,67 @@ def test_who_has_a_part_of_the_places_is_held_back_until_texts_start() -> None:
     world.sink.room = 30
     world.turn()
     assert not world.pump.must_hold(1)
+
+
+def test_those_who_are_held_go_on_in_turn_and_nobody_is_refused() -> None:
+    world = World(share=4_096)
+    world.sink.room = 0
+    for connection in range(250):
+        world.flood(connection)
+    for _ in range(200):
+        world.sink.room = 300
+        world.pump.kick()
+        world.turn()
+    started = Counts(world.sink.texts)
+    assert set(started) == {str(connection) for connection in range(250)}
+    assert max(started.values()) - min(started.values()) <= 2 * PART_MAX
+    assert world.refused[QosClass.NORMAL].value == 0
+
+
+def test_who_is_held_goes_on_only_when_little_waits() -> None:
+    world = World(share=4_096)
+    world.sink.room = 0
+    for connection in range(100):
+        world.flood(connection)
+    world.sink.room = 100 * PART_MAX - 600
+    world.turn()
+    assert all(world.pump.is_held(connection) for connection in range(100))
+    world.sink.room = 200
+    world.pump.kick()
+    world.turn()
+    assert world.pump.waiting(QosClass.NORMAL) > 400
+
+
+@pytest.mark.parametrize("share", [1, 10, 50, 1_000])
+def test_while_nothing_starts_there_is_nothing_to_do_for_those_who_are_held(share: int) -> None:
+    world = World(share=share)
+    world.sink.room = 0
+    for connection in range(3):
+        if not world.pump.must_hold(connection) and world.text("t", connection=connection) is None:
+            world.flood(connection)
+    for _ in range(10):
+        world.turn()
+    assert world.turns == []
+
+
+def test_whose_turn_it_is_and_has_no_text_does_not_stop_those_behind() -> None:
+    world = World(share=4_096)
+    world.sink.room = 0
+    world.flood(1)
+    gone_on = []
+    for connection in range(2, 300):
+        world.pump.hold(connection, lambda connection=connection: gone_on.append(connection))  # type: ignore[misc]
+    for _ in range(300):
+        world.turn()
+    assert gone_on == list(range(2, 300))
+    assert world.turns == []
+
+
+def test_who_leaves_has_no_turn() -> None:
+    world = World(share=4_096)
+    world.sink.room = 0
+    world.flood(1)
+    world.pump.hold(2, pytest.fail)
+    world.pump.discard(2)
+    assert not world.pump.is_held(2)
+    world.turn()
