@@ -24,6 +24,7 @@ from services.edge.replies import OVERLOADED, TOO_LARGE, encode, goodbye
 from services.edge.sender import Sender
 from services.edge.session import Phase, Session
 from services.edge.shared import Shared
+from services.edge.tls_transport import TlsTransport
 
 _FRAMES_PER_TURN: Final = 256
 """Some 2 ms of work: what one client may put between two other clients' frames."""
@@ -98,11 +99,6 @@ class Connection(asyncio.BufferedProtocol):
     def user(self) -> User | None:
         """Who is logged in."""
         return self._session.user
-
-    @property
-    def client(self) -> str:
-        """What the client calls itself."""
-        return self._session.client
 
     @property
     def subscriber(self) -> Subscriber | None:
@@ -237,6 +233,11 @@ class Connection(asyncio.BufferedProtocol):
     async def drained(self) -> None:
         """Wait until the client has taken most of what there is for it, or is gone."""
         await self._sender.drained()
+
+    def expect_much(self) -> None:
+        """A file may come."""
+        if isinstance(self._transport, TlsTransport):
+            self._transport.expect_much()
 
     def check(self, now: float) -> None:
         """Close the connection if it has been silent, anonymous, stuck or in the middle of a frame for too long."""

@@ -42,6 +42,11 @@ _UNSENT_BYTES: Final = 131_072
 """What the kernel may hold unsent for one connection; without this a slow reader takes megabytes there, in front of
 which nothing urgent can go."""
 
+_UNREAD_BYTES: Final = 16_384
+"""What the kernel is asked to hold unread for one connection; it takes twice that, for what it needs itself. A client
+that is not read for a while has some hundred texts there, and not the megabytes that it takes by itself, which all
+would have to be served before anybody's latest."""
+
 _HEADERS_MAX: Final = 1_024
 """Connections of balancers whose header is not there yet: it comes with the first packet."""
 
@@ -160,6 +165,8 @@ class Listener:
                 self._pause(error)
                 return
             accepted.setblocking(False)
+            # Not inherited from the listening socket: there it would be the most that the window can ever be.
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD_BYTES)
             if self._balancers.has(peer[0]):
                 self._take_header(accepted, peer[0])
             else:

@@ -243,7 +243,7 @@ def _connection(connection: Connection) -> edge_pb2.Connection:
         user_id=user.user_id if user is not None else "",
         username=user.username if user is not None else "",
         protocol=connection.version,
-        client=connection.client,
+        client=connection.session.client,
         connected_at_ms=int(connection.connected_at * _MS_PER_S),
         received_bytes=connection.received_bytes,
         sent_bytes=connection.sent_bytes,

@@ -11,6 +11,7 @@ again with the same bytes when the socket is ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -21,6 +22,12 @@ RECORD_BYTES: Final = 16_384
 
 _RECORDS_PER_TURN: Final = 4
 """Read from one connection before others have their turn."""
+
+_FILE_BYTES: Final = 262_144
+"""What the kernel holds unread at first for a connection on which a file comes."""
+
+_SO_BUF_LOCK: Final = 72
+"""Whether the size of a buffer is fixed (socket(7)); the socket module has no name for it."""
 
 _WAITING: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -182,6 +189,13 @@ class TlsTransport(asyncio.Transport):
             self._loop.add_reader(self._fd, self._read)
             if self._socket.pending():
                 self._loop.call_soon(self._read)
+
+    def expect_much(self) -> None:
+        """Let the kernel hold as much unread as the connection's pace asks for, from now on: a file is coming."""
+        if not self._is_lost:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _FILE_BYTES)
+            with contextlib.suppress(OSError):  # before Linux 5.14 it stays as large as that
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
 
     def is_closing(self) -> bool:
         """Whether `close` or `abort` was called, or the connection is lost."""

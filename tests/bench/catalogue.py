@@ -82,8 +82,14 @@ WORKLOADS: dict[str, Workload] = {
         peers=False,
     ),
     "overload": Workload(
-        "10 times the peak is offered: acknowledged, as a share of the peak",
-        lambda server, seconds: overload(server, seconds, times=10.0),
+        "50 rooms x 4 are offered 10 times the peak: acknowledged, as a share of the peak",
+        lambda server, seconds: overload(server, seconds, rooms=50, times=10.0),
+        "goodput_share",
+        peers=False,
+    ),
+    "overload-600": Workload(
+        "150 rooms x 4 are offered 10 times the peak: acknowledged, as a share of the peak",
+        lambda server, seconds: overload(server, seconds, rooms=150, times=10.0),
         "goodput_share",
         peers=False,
     ),

@@ -15,8 +15,8 @@ from tests.bench.workloads import Figures, closed_loop, connect_all, make_rooms
 
 TICK_S = 0.005
 RECOVERY_S = 5.0
-SEND_BUFFER_BYTES = 16_384
-"""A hundred texts: what a sender may have in its own kernel. By itself Linux makes it megabytes on one machine."""
+SEND_BUFFER_BYTES = 4_096
+"""Twenty texts: what a sender may have in its own kernel. By itself Linux makes it megabytes on one machine."""
 PROBES = 60
 PROBE_INTERVAL_S = 0.05
 
@@ -58,14 +58,14 @@ def _hold_little(requester: Requester) -> None:
     transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
 
 
-async def overload(server: Server, seconds: float, *, times: float) -> Figures:
-    """Offers a multiple of the peak; goodput is what was acknowledged then, as a share of the peak.
+async def overload(server: Server, seconds: float, *, rooms: int, times: float) -> Figures:
+    """Offers a multiple of the peak to rooms of four; goodput is what was acknowledged then, as a share of the peak.
 
     A sender whose socket takes no more sheds what it cannot place (`written` is the rest); somebody who sends a text
     now and then probes what others have of it.
     """
-    peak = (await closed_loop(server, seconds, count=50, size=4, window=16))["messages_per_s"]
-    members = await _requesters(server, 51, 4)
+    peak = (await closed_loop(server, seconds, count=rooms, size=4, window=16))["messages_per_s"]
+    members = await _requesters(server, rooms + 1, 4)
     prober, probe_room = members.pop()
     before = percentile(await _probe(prober, probe_room), 0.99)
     for requester, _ in members:

@@ -55,6 +55,9 @@ class FakeConnection:
     def reply(self, reply: Reply) -> None:
         self.replies.append(reply)
 
+    def expect_much(self) -> None:
+        pass
+
     async def drained(self) -> None:
         await self.takes.wait()
 

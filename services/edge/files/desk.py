@@ -64,6 +64,10 @@ class Transferring(Protocol):
         """Send a frame."""
         ...
 
+    def expect_much(self) -> None:
+        """A file may come."""
+        ...
+
     async def drained(self) -> None:
         """Wait until the client has taken most of what there is for it, or is gone."""
         ...
@@ -131,6 +135,7 @@ class Desk:
         self._downloads: dict[bytes, Download] = {}
         self._ended: dict[bytes, int] = {}  # what may still come for transfers that have ended, in bytes
         self._turn = asyncio.Lock()
+        connection.expect_much()
 
     # What the session reports.
 

@@ -67,6 +67,9 @@ class Caller:
     def leave(self, room_id: str) -> None:
         self.rooms.pop(room_id, None)
 
+    def expect_much(self) -> None:
+        pass
+
     async def drained(self) -> None:
         pass
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -26,7 +27,7 @@ class Connection:
     user: User | None = None
     address: str = "192.0.2.1"
     version: int = 2
-    client: str = "test/1"
+    session: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(client="test/1"))
     connected_at: float = 1_800_000_000.5
     received_bytes: int = 10
     sent_bytes: int = 20

@@ -58,8 +58,11 @@ class Recorder(asyncio.BufferedProtocol):
 class Pair:
     """Our side of a connection, and a client of another make on the other."""
 
-    def __init__(self, ours: Recorder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, ours: Recorder, accepted: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.ours = ours
+        self.accepted = accepted
         self.reader = reader
         self.writer = writer
         assert ours.transport is not None
@@ -104,7 +107,7 @@ async def pair(*, shutdown_s: float = 2.0, small_buffers: bool = False) -> Async
         transport.set_write_buffer_limits(HIGH, LOW)
         transport.start()
         reader, writer = await opening
-        yield Pair(ours, reader, writer)
+        yield Pair(ours, secured, reader, writer)
         transport.abort()
         writer.transport.abort()
         async with asyncio.timeout(20):
@@ -165,6 +168,16 @@ async def test_a_pause_leaves_bytes_where_they_are() -> None:
         assert both.ours.received == b""
         both.transport.resume_reading()
         await both.until(lambda: both.ours.received == b"later")
+
+
+async def test_little_is_held_unread_until_a_file_may_come() -> None:
+    async with pair() as both:
+        both.accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        small = both.accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        both.transport.expect_much()
+        assert both.accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > 4 * small
+        both.transport.abort()
+        both.transport.expect_much()  # it may be lost before its file comes
 
 
 async def test_a_protocol_that_pauses_while_it_is_given_bytes_gets_no_more() -> None:
