@@ -22,6 +22,8 @@ from typing import Final
 
 import bcrypt
 
+from services.common.logs import get_logger
+
 Bcrypt = Callable[[bytes, bytes], bytes]
 """The digest of a password with a salt (or with a digest, which begins with its salt)."""
 
@@ -35,6 +37,7 @@ _STARTS_AGAIN_AFTER_S: Final = 10.0
 """Where a process cannot be started, or has died: it is a help, and nobody waits for it."""
 
 _IMPORT_ROOT: Final = Path(__file__).resolve().parents[2]
+_log = get_logger(__name__)
 _PROGRAM: Final = (sys.executable, "-P", "-m", "services.auth.bcrypt_process")
 
 
@@ -98,13 +101,15 @@ class SpareTime:
                 return None
             try:
                 helper = _Helper(self._program)
-            except OSError:
+            except OSError as error:
+                _log.warning("no process that hashes", reason=str(error))
                 self._next_start = time.monotonic() + _STARTS_AGAIN_AFTER_S
                 return None
             self._helpers.append(helper)
             return helper
 
     def _drop(self, helper: _Helper) -> None:
+        _log.warning("a process that hashes has ended", pid=helper.pid)
         with self._lock:
             self._next_start = time.monotonic() + _STARTS_AGAIN_AFTER_S
             if helper in self._helpers:
@@ -131,6 +136,11 @@ class _Helper:
         self._heard = b""
         self._owed = 0  # answers to those who did not wait
         self.is_taken = True
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def ask(self, password: bytes, salt: bytes, patience_s: float) -> bytes | None:
         """The digest; None where it is not there in time. Raises OSError where the process has ended."""

@@ -157,7 +157,7 @@ def test_the_process_ends_with_its_service() -> None:
         "from services.auth.spare_time import SpareTime\n"
         "spare = SpareTime(processes=1, patience_s=20)\n"
         f"spare({PASSWORD!r}, {SALT!r})\n"
-        "print(spare._helpers[0]._process.pid, flush=True)\n"
+        "print(spare._helpers[0].pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
 
