@@ -177,7 +177,8 @@ class Link(asyncio.BufferedProtocol):
         if self._tls is not None:
             self._tls.write(data)
             self._flush()
-        elif self.transport is not None:
+        else:
+            assert self.transport is not None
             self.transport.write(data)
 
     async def until(self, *wanted: bytes, timeout: float = 60.0) -> bytes:
