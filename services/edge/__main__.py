@@ -63,13 +63,13 @@ async def serve(config: EdgeConfig, stop: Stop) -> None:
         vigil.on_silent = partial(edge.rooms_silent, target)
     server = RpcServer(config, allow=_ALLOW)
     edge_pb2_grpc.add_EdgeAdminServiceServicer_to_server(edge.servicer, server.grpc)
+    spare_the_old()  # takes some 50 ms, so before anybody can be kept waiting
     working = asyncio.create_task(edge.run(), name="edge")
     watching = asyncio.create_task(upstreams.watch(), name="upstreams")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         await server.start()
         port = edge.start()
-        spare_the_old()
         write_ready(config, {"grpc": server.address, "prometheus": telemetry.start(), "client_port": port})
         await asyncio.wait([working, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in (working, watching):

@@ -24,6 +24,7 @@ from services.edge.balancers import Balancers, LeftError, brings_header, read_he
 from services.edge.client_tls import ClientTls
 from services.edge.connection import Connection
 from services.edge.proxy_protocol import ProxyHeaderError
+from services.edge.read_turns import ReadTurns
 from services.edge.shared import Shared
 from services.edge.tls_transport import TlsTransport, shake_hands
 
@@ -102,6 +103,7 @@ class Listener:
         self._handshakes: dict[Connection, asyncio.Task[None]] = {}
         self._headers: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(_HANDSHAKES_PER_TURN)
+        self._read_turns = ReadTurns(shared.call_soon)
         self._transports: set[TlsTransport] = set()  # also those of connections that have left and are being closed
         self._socket: socket.socket | None = None
         self._refused: Counter[str] = Counter()  # since the last report, by reason
@@ -244,7 +246,13 @@ class Listener:
             connection.abort()
             raise
         else:
-            transport = TlsTransport(secured, connection, shutdown_s=_SHUTDOWN_S, on_lost=self._transports.discard)
+            transport = TlsTransport(
+                secured,
+                connection,
+                turns=self._read_turns,
+                shutdown_s=_SHUTDOWN_S,
+                on_lost=self._transports.discard,
+            )
             self._transports.add(transport)
             transport.start()
         finally:

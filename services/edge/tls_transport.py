@@ -17,6 +17,8 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from services.edge.read_turns import ReadTurns
+
 RECORD_BYTES: Final = 16_384
 """What one TLS record holds (RFC 8446, 5.1); OpenSSL makes a system call for each."""
 
@@ -100,6 +102,7 @@ class TlsTransport(asyncio.Transport):
         "_is_lost",
         "_is_protocol_paused",
         "_is_read_blocked",
+        "_is_read_waiting",
         "_is_reading",
         "_is_writing",
         "_loop",
@@ -109,6 +112,7 @@ class TlsTransport(asyncio.Transport):
         "_shutdown_s",
         "_size",
         "_socket",
+        "_turns",
     )
 
     def __init__(
@@ -116,6 +120,7 @@ class TlsTransport(asyncio.Transport):
         secured: ssl.SSLSocket,
         protocol: asyncio.BufferedProtocol,
         *,
+        turns: ReadTurns,
         shutdown_s: float,
         on_lost: Callable[[TlsTransport], object],
     ) -> None:
@@ -132,6 +137,8 @@ class TlsTransport(asyncio.Transport):
         self._is_protocol_paused = False
         self._is_reading = False  # whether the loop watches for bytes
         self._is_read_blocked = False  # whether OpenSSL has to write before it can read
+        self._turns = turns
+        self._is_read_waiting = False  # for a turn that has room
         self._is_writing = False  # whether the loop watches for room
         self._closing: Callable[[], None] | None = None  # the step of closing that is under way
         self._deadline: asyncio.TimerHandle | None = None
@@ -186,9 +193,9 @@ class TlsTransport(asyncio.Transport):
         """Read again."""
         if not self._is_reading and self._closing is None and not self._is_lost:
             self._is_reading = True
-            self._loop.add_reader(self._fd, self._read)
+            self._loop.add_reader(self._fd, self._on_readable)
             if self._socket.pending():
-                self._loop.call_soon(self._read)
+                self._loop.call_soon(self._on_readable)
 
     def expect_much(self) -> None:
         """Let the kernel hold as much unread as the connection's pace asks for, from now on: a file is coming."""
@@ -220,7 +227,17 @@ class TlsTransport(asyncio.Transport):
 
     # What the socket says.
 
+    def _on_readable(self) -> None:
+        if self._is_read_waiting:
+            return
+        if self._turns.is_over:
+            self._is_read_waiting = True
+            self._turns.wait(self._read)
+        else:
+            self._read()
+
     def _read(self) -> None:
+        self._is_read_waiting = False
         protocol = self._protocol
         for _ in range(_RECORDS_PER_TURN):
             if not self._is_reading or protocol is None:
@@ -240,6 +257,7 @@ class TlsTransport(asyncio.Transport):
             if not size:
                 self.close()
                 return
+            self._turns.spend(size)
             try:
                 protocol.buffer_updated(size)
             except Exception as error:  # a defect: it is logged by the loop, and what follows could not be understood
@@ -252,7 +270,7 @@ class TlsTransport(asyncio.Transport):
         if self._is_read_blocked:
             self._is_read_blocked = False
             if self._is_reading:
-                self._loop.add_reader(self._fd, self._read)
+                self._loop.add_reader(self._fd, self._on_readable)
         if self._closing is not None and not self._backlog:
             self._closing()
         else:

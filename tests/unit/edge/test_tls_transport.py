@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.edge.client_tls import server_context
+from services.edge.read_turns import BYTES_PER_TURN, ReadTurns
 from services.edge.tls_transport import RECORD_BYTES, TlsTransport, shake_hands
 from tests.helpers import certificates
 
@@ -86,7 +87,9 @@ def client_context() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def pair(*, shutdown_s: float = 2.0, small_buffers: bool = False) -> AsyncIterator[Pair]:
+async def pair(
+    *, shutdown_s: float = 2.0, small_buffers: bool = False, turns: ReadTurns | None = None
+) -> AsyncIterator[Pair]:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         if small_buffers:
@@ -103,7 +106,9 @@ async def pair(*, shutdown_s: float = 2.0, small_buffers: bool = False) -> Async
         secured = await shake_hands(accepted, context, patience_s=20, turns=asyncio.Semaphore())
         ours = Recorder()
         lost: list[TlsTransport] = []
-        transport = TlsTransport(secured, ours, shutdown_s=shutdown_s, on_lost=lost.append)
+        transport = TlsTransport(
+            secured, ours, turns=turns or ReadTurns(loop.call_soon), shutdown_s=shutdown_s, on_lost=lost.append
+        )
         transport.set_write_buffer_limits(HIGH, LOW)
         transport.start()
         reader, writer = await opening
@@ -168,6 +173,21 @@ async def test_a_pause_leaves_bytes_where_they_are() -> None:
         assert both.ours.received == b""
         both.transport.resume_reading()
         await both.until(lambda: both.ours.received == b"later")
+
+
+async def test_what_comes_in_a_turn_that_has_read_enough_is_read_in_a_later_one() -> None:
+    turns: list[Callable[[], None]] = []
+    reading = ReadTurns(turns.append)
+    reading.spend(BYTES_PER_TURN)
+    async with pair(turns=reading) as both:
+        both.writer.write(b"hello")
+        await both.writer.drain()
+        await both.until(lambda: reading.waiting_count)
+        assert both.ours.received == b""
+        turns.pop()()
+        await both.until(lambda: both.ours.received == b"hello")
+        both.writer.write(b" again")
+        await both.until(lambda: both.ours.received == b"hello again")
 
 
 async def test_little_is_held_unread_until_a_file_may_come() -> None:
