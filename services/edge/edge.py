@@ -130,7 +130,9 @@ class Edge:
 
     def start(self) -> int:
         """Listen for clients, and return the port. Raises OSError."""
-        return self._listener.start()
+        port = self._listener.start()
+        self._tasks.spawn(self._loop_watch.run(), name="loop watch")  # before this, nobody was there to be held up
+        return port
 
     async def run(self) -> None:
         """Work until cancelled; raises what a vital part failed with."""
@@ -141,7 +143,6 @@ class Edge:
             vital.create_task(self._departures.run(), name="departures")
             vital.create_task(self._sweep.run(), name="sweep")
             vital.create_task(self._tls.watch(self._clock), name="certificates for clients")
-            vital.create_task(self._loop_watch.run(), name="loop watch")
             vital.create_task(self._files.learn_limits(), name="limits of files")
 
     def rooms_silent(self, target: str) -> None:
