@@ -139,8 +139,11 @@ def machine() -> Iterator[Machine]:
     assert engine.has_image(engine.IMAGES[0])
     made = Machine()
     try:
-        made.start()
-        made.wait_until_booted()
+        try:
+            made.start()
+            made.wait_until_booted()
+        except AssertionError as error:  # nothing of Parley is there yet
+            pytest.skip(f"this engine runs no systemd: {error}")
         for line in documented("parley"):
             command = line
             if line.startswith("git clone … /opt/parley && "):
