@@ -9,7 +9,6 @@ import resource
 import shutil
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 import uvloop
@@ -17,7 +16,7 @@ import uvloop
 from tests.bench import profiling
 from tests.bench.catalogue import WORKLOADS
 from tests.bench.certificates import make_certificates
-from tests.bench.server import DRIVER_CORE, Server
+from tests.bench.server import DRIVER_CORE, Server, make_home
 from tests.bench.servers import SERVERS
 from tests.bench.workloads import Figures
 
@@ -53,13 +52,6 @@ def obstacle(kind: type[Server], workload: str) -> str | None:
     if kind.connections_max < needed:
         return f"takes {kind.connections_max} connections at most here"
     return None
-
-
-def make_home(kind: type[Server]) -> Path:
-    """A temporary folder that a server which runs under an account of its own can read."""
-    home = Path(tempfile.mkdtemp(prefix=f"parley-bench-{kind.name}-"))
-    home.chmod(0o755)
-    return home
 
 
 async def measure(kind: type[Server], workload: str, seconds: float, *, is_profiled: bool = False) -> Figures:

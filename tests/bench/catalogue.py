@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tests.bench.files import files
 from tests.bench.overload import classes, overload
 from tests.bench.server import Server
+from tests.bench.tracing_cost import tracing
+from tests.bench.without_metrics import without_metrics
 from tests.bench.workloads import Figures, closed_loop, idle, login_storm, paced, reconnect_storm
 
 
@@ -91,6 +93,21 @@ WORKLOADS: dict[str, Workload] = {
         "150 rooms x 4 are offered 10 times the peak: acknowledged, as a share of the peak",
         lambda server, seconds: overload(server, seconds, rooms=150, times=10.0),
         "goodput_share",
+        peers=False,
+    ),
+    "tracing": Workload(
+        "what sampling by default costs beside none, in the chat of `rooms`: percent of CPU",
+        tracing,
+        "cost_percent",
+        is_more_better=False,
+        peers=False,
+    ),
+    "without-metrics": Workload(
+        "the chat of `latency` with metrics frozen, slow and killed: its p99 as a multiple of that with metrics alive",
+        without_metrics,
+        "p99_times_alive",
+        is_more_better=False,
+        connections=420,
         peers=False,
     ),
     "classes": Workload(

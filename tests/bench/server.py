@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -189,3 +190,10 @@ class Server:
         for pid in started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def make_home(kind: type[Server]) -> Path:
+    """A temporary folder that a server which runs under an account of its own can read."""
+    home = Path(tempfile.mkdtemp(prefix=f"parley-bench-{kind.name}-"))
+    home.chmod(0o755)
+    return home

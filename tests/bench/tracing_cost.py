@@ -22,11 +22,10 @@ import grpc.aio
 import uvloop
 from parley.edge.v1 import edge_pb2, edge_pb2_grpc
 
-from tests.bench.__main__ import make_home
 from tests.bench.certificates import make_certificates
-from tests.bench.server import DRIVER_CORE, cpu_seconds, descendants
+from tests.bench.server import DRIVER_CORE, Server, cpu_seconds, descendants, make_home
 from tests.bench.servers.parley import Parley
-from tests.bench.workloads import Room, drained, make_rooms
+from tests.bench.workloads import WARM_UP_S, Figures, Room, close_all, drained, make_rooms
 
 WORKLOADS = {"fanout-1": (1, 200, 1), "fanout-64": (1, 200, 64), "rooms": (50, 4, 16)}
 """By name: rooms, members of each, messages in flight in each; those of `parley bench`."""
@@ -42,6 +41,11 @@ class Sampling:
 
     def __str__(self) -> str:
         return f"{self.ratio:.1%} <= {self.rate_max:g}/s" if self.ratio else "none"
+
+
+NONE = Sampling(0.0, 1.0)
+DEFAULT = Sampling(0.01, 5.0)
+"""`trace_ratio` and `trace_rate_max` where nothing else is said (services/common/config.py)."""
 
 
 def pids_by_name(server: Parley) -> dict[str, list[int]]:
@@ -123,7 +127,7 @@ async def run(workload: str, samplings: list[Sampling], *, seconds: float, round
         for room in rooms:
             room.window = window
             room.fill()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(WARM_UP_S)
         rows = await windows(server, rooms, samplings, seconds=seconds, rounds=rounds)
         lost = await drained(rooms)
         if lost:
@@ -134,16 +138,39 @@ async def run(workload: str, samplings: list[Sampling], *, seconds: float, round
         shutil.rmtree(home, ignore_errors=True)
 
 
+async def tracing(server: Server, seconds: float) -> Figures:
+    """The workload of `parley bench`: what sampling by default costs beside none, where messages flow as in `rooms`."""
+    assert isinstance(server, Parley)
+    count, size, window = WORKLOADS["rooms"]
+    rooms = await make_rooms(server, count, size)
+    for room in rooms:
+        room.window = window
+        room.fill()
+    await asyncio.sleep(WARM_UP_S)
+    rows = await windows(server, rooms, [NONE, DEFAULT], seconds=1.0, rounds=max(4, int(5 * seconds)))
+    lost = await drained(rooms)
+    for room in rooms:
+        close_all([*room.members, room.sender])
+    costs = sorted(after["all"] / before["all"] - 1 for before, after in rows)
+    return {
+        "cost_percent": statistics.median(costs) * 100,
+        "error_percent": 1.25 * statistics.pstdev(costs) / len(costs) ** 0.5 * 100,
+        "none_us_a_message": statistics.median(row[0]["all"] for row in rows),
+        "default_us_a_message": statistics.median(row[1]["all"] for row in rows),
+        "lost": lost,
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tracing_cost", description=__doc__)
     parser.add_argument("--workload", choices=[*WORKLOADS], action="append")
-    parser.add_argument("--sampling", action="append", metavar="RATIO,RATE", help="beside none at all; default: 0.01,5")
+    parser.add_argument("--sampling", action="append", metavar="RATIO,RATE", help="beside none at all")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each window")
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args(argv)
-    asked = [tuple(map(float, one.split(","))) for one in arguments.sampling or ["0.01,5"]]
-    samplings = [Sampling(0.0, 1.0), *(Sampling(ratio, rate) for ratio, rate in asked)]
+    asked = [tuple(map(float, one.split(","))) for one in arguments.sampling or []]
+    samplings = [NONE, *([Sampling(ratio, rate) for ratio, rate in asked] or [DEFAULT])]
     if (os.cpu_count() or 1) > DRIVER_CORE:
         os.sched_setaffinity(0, {DRIVER_CORE})
     for workload in arguments.workload or WORKLOADS:
