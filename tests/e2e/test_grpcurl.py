@@ -135,13 +135,20 @@ async def test_an_operator_may(stack: Stack, service: str) -> None:
             assert not field or field in json.loads(answer.stdout), (method, answer.stdout)
 
 
+def test_an_operator_may_watch_statistics(stack: Stack) -> None:
+    method, watching = "parley.metrics.v1.MetricsService/StreamStatistics", ("-max-time", "15")
+    seen = grpcurl(stack, "metrics", "admin-local", method, data={"interval_s": 1}, options=watching)
+    assert '"values"' in seen.stdout, seen.stderr
+
+
 PROTOS = ("-import-path", str(ROOT / "protos"))
 
 
 @pytest.mark.parametrize("service", CALLS)
 async def test_every_other_identity_is_refused(stack: Stack, service: str) -> None:
     """Without reflection, which they may not use either: the calls are known from the .proto files."""
-    for method, request, _ in CALLS[service]:
+    streams = [(method, {}, "") for method in sorted(STREAMS) if method.startswith(f"parley.{service}.")]
+    for method, request, _ in [*CALLS[service], *streams, *EVERYWHERE[:2]]:
         package = method.split(".")[1]
         known = (*PROTOS, "-proto", f"parley/{package}/v1/{package}.proto")
         for identity in ("edge", "auth", "rooms", "metrics"):

@@ -112,14 +112,23 @@ async def test_people_see_where_the_time_of_their_own_messages_went(two_edges: S
     assert await alice.refused("trace_report", {**report, "sent_at_us": -1}) == "bad_request"
 
 
-async def test_the_client_and_the_operator_s_command_draw_it(two_edges: Stack, tmp_path: Path) -> None:
-    lines = f"/register {fresh()} correct-horse-battery\n/create {fresh('room')}\nhello\n/trace\n/quit\n"
+async def test_the_client_and_the_operator_s_command_draw_it(two_edges: Stack, crowd: People, tmp_path: Path) -> None:
+    """All of a message's way in one trace: the client, its edge, rooms, the commit, and both edges that deliver it."""
+    room_id = await crowd.room(await crowd.person(edge=2))
+    lines = f"/register {fresh()} correct-horse-battery\n/join {room_id}\nhello\n/trace\n/quit\n"
     command = parley("chat", f"localhost:{two_edges.port}", "--home", str(two_edges.home), "--plain")
     said = await run(command, lines, home=tmp_path)
     (message_id,) = re.findall(r"Where the time of (\S+) went:", said)
     drawn = await run(parley("admin", "--home", str(two_edges.home), "trace", message_id), "", home=tmp_path)
     for shown in (said, drawn):
-        for row in ("client +send", "edge-1 +text_message", "rooms-1 +store", "rooms-1 +commit", "edge-1 +deliver"):
+        for row in (
+            "client +send",
+            "edge-1 +text_message",
+            "rooms-1 +store",
+            "rooms-1 +commit",
+            "edge-1 +deliver",
+            "edge-2 +deliver",
+        ):
             assert re.search(rf"{row} .*[▏▎▍▌▋▊▉█] .* ms", shown), (row, shown)
 
 
