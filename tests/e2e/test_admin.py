@@ -119,6 +119,18 @@ async def test_who_was_guessed_at_is_let_in_again(two_edges: Stack, crowd: Peopl
     assert (await carol.login(name, PASSWORD))["success"]
 
 
+async def test_one_connection_is_closed_on_whichever_edge_it_is(two_edges: Stack, crowd: People) -> None:
+    ann, ben = await crowd.person(edge=2), await crowd.person(edge=2)
+    [own] = [one for one in await done(two_edges, "connections") if one["username"] == ann.username]
+    assert own["edge"] == "edge-2"
+    status, _, err = await admin(two_edges, "disconnect", own["connection_id"])
+    assert (status, "--yes" in err) == (1, True)
+    await done(two_edges, "disconnect", own["connection_id"], "--yes")
+    assert await ann.is_closed()
+    assert not [one for one in await done(two_edges, "connections") if one["username"] == ann.username]
+    assert (await ben.request("heartbeat"))["type"] == "heartbeat"
+
+
 async def test_every_command_is_in_the_audit_log(two_edges: Stack) -> None:
     name = fresh("nobody")
     status, _, err = await admin(two_edges, "accounts", "unlock", name)
