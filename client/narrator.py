@@ -45,7 +45,7 @@ PRESENCE = {
 GOODBYES = {
     "draining": "The server is about to restart.",
     "replaced": "You logged in somewhere else, which ended this session. /login brings you back here.",
-    "revoked": "An operator ended this session. /login logs in again.",
+    "revoked": "This session was ended, by you elsewhere or by an operator. /login logs in again.",
     "slow_consumer": "The server closed the connection, because this client could not keep up.",
     "idle": "The server closed the connection, because nothing came from this client.",
     "protocol_error": "The server closed the connection, because it did not understand this client.",

@@ -132,7 +132,7 @@ def test_operators_see_and_steer(own_stack: Stack, terminal: Terminals) -> None:
     one.wait_for("You are no longer a member of this room.")
     assert admin(own_stack, "accounts", "disable", ada).returncode == 1  # nobody is there to confirm
     assert admin(own_stack, "accounts", "disable", ada, "--yes").returncode == 0
-    one.wait_for("An operator ended this session.")
+    one.wait_for("This session was ended")
     eventually(lambda: not json.loads(admin(own_stack, "accounts", "list", "--json").stdout)[0]["online"])
     one.enter(f"/login {ada} '{PASSWORD}'")
     one.wait_for("[ERROR]")

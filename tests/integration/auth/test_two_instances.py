@@ -166,7 +166,8 @@ async def test_without_redis_it_is_cut_within_five_seconds(world: World, fault: 
     try:
         for act, login in people.items():  # the first at once, while nobody has noticed yet
             do, reason = acts(world, f"person{act}")[act]
-            # Who asks which sessions are alive is not told why one is not.
+            # Who asks which sessions are alive is not told why one is not. `revoked` is no lie, for it means "ended, by
+            # you elsewhere or by an operator"; and by either reason a client does not come back by itself.
             assert await world.seconds_until_cut(login, do, reason, "revoked") < WITHOUT_REDIS_S
     finally:
         if fault == "frozen":

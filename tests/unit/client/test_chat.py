@@ -263,7 +263,8 @@ async def test_the_end_of_a_login_is_told(table: Table) -> None:
     await table.type("/login ada 'correct horse'")
     table.edge.connections[0].event("goodbye", {"reason": "revoked"})
     await table.until(lambda: "no longer logged in" in table.paper.lines[-1])
-    assert table.paper.lines[-2] == "[SYSTEM] An operator ended this session. /login logs in again."
+    told = "[SYSTEM] This session was ended, by you elsewhere or by an operator. /login logs in again."
+    assert table.paper.lines[-2] == told
     assert table.chat.current is None
 
 

@@ -187,7 +187,7 @@ def test_a_login_that_an_operator_ended_is_an_error(pipe: Pipe, served: ServedEd
     served.do(lambda: served.edge.connections[0].event("goodbye", {"reason": "revoked"}))
     assert process.wait(20) == 1
     assert process.stderr is not None
-    assert "An operator ended this session" in process.stderr.read()
+    assert "This session was ended, by you elsewhere or by an operator" in process.stderr.read()
 
 
 def test_a_reader_that_went_away_ends_it_quietly(pipe: Pipe, served: ServedEdge) -> None:
