@@ -116,6 +116,11 @@ def _guest(simulator: Simulator) -> None:
     if simulator.breaks(Defect.TAKEN_OVER_GOES_ON):
         simulator.pass_time(1.5)
         simulator.say(e.Heard(t=simulator.t(), conn=old, room=ROOMS[0], **about))
+    if simulator.breaks(Defect.TAKEN_OVER_GOES_ON_MEANWHILE):
+        taken_at = simulator.t()
+        simulator.pass_time(5.5)
+        simulator.say(e.Heard(t=simulator.t(), conn=old, room=ROOMS[0], **about))
+        simulator.was_broken("redis", taken_at)
     if simulator.breaks(Defect.TAKEN_OVER_STAYS_OPEN):
         simulator.pass_time(1.5)
     else:

@@ -48,6 +48,7 @@ class Defect(enum.Enum):
     TWO_TRUTHS = "an edge's cache shows another message under a number"
     HISTORY_SKIPS = "a page of history leaves out a message"
     KICK_IGNORED = "an edge does not hear of a kick"
+    KICK_IGNORED_MEANWHILE = "an edge does not hear of a kick while another one is broken"
     LEAVE_IGNORED = "goes on after a leave on the same connection"
     NEVER_JOINED = "delivers to somebody who never joined"
     EPOCH_REUSED = "a restored copy goes on under the old epoch"
@@ -59,6 +60,7 @@ class Defect(enum.Enum):
     RACE_WON_BY_NOBODY = "two logins that race lock each other out"
     DEAD_TOKEN_ACCEPTED = "an edge knows a token that was logged out on another"
     TAKEN_OVER_GOES_ON = "an edge does not hear that a session was taken over"
+    TAKEN_OVER_GOES_ON_MEANWHILE = "an edge does not hear of a takeover while Redis has been away for long"
     TAKEN_OVER_STAYS_OPEN = "a connection that was taken over is not closed"
     LOGGED_OUT_GOES_ON = "a connection that was logged out is still shown rooms"
     STUCK_AT_THE_END = "the last message waits for the next"
@@ -143,6 +145,10 @@ class Simulator:
         """The clock goes on."""
         self._now += seconds
 
+    def was_broken(self, target: str, since: float) -> None:
+        """Something was away until now."""
+        self.say(e.Fault(t=self.t(), kind="kill", target=target, t0=since, t1=self._now))
+
     def serial(self) -> int:
         """A number that was not given before."""
         self._serial += 1
@@ -190,13 +196,16 @@ class Simulator:
         self.say(e.KickOk(t=self.t(), user=user, room=name))
         self.arrive(conn, everything=True)  # what was on its way within the second
         speaker = next(iter(room.members), None)
-        if speaker is not None and self.defect is Defect.KICK_IGNORED:
-            self._now += 1.5
+        if speaker is not None and self.defect in {Defect.KICK_IGNORED, Defect.KICK_IGNORED_MEANWHILE}:
+            kicked_at = self._now
+            self.pass_time(1.5)
             self.send(speaker, name)
             self.commit(self.connections[speaker])
             seq = conn.sent[name] + 1
-            if seq <= len(room.log) and self.breaks(Defect.KICK_IGNORED, 0.8):
+            if seq <= len(room.log) and self.breaks(self.defect, 0.8):
                 self.say(self._delivery(conn, name, seq, "live"))
+                if self.defect is Defect.KICK_IGNORED_MEANWHILE:
+                    self.was_broken(next(edge for edge in EDGES if edge != conn.edge), kicked_at)
         conn.sent.pop(name, None)
 
     def drop(self, user: str) -> None:

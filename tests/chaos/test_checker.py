@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.chaos import events as e
 from tests.chaos.checker import INVARIANTS, check
 from tests.chaos.checker.coverage import Coverage
+from tests.chaos.checker.excuses import due
 from tests.chaos.scenario import simulate
 from tests.chaos.simulator import Defect
 
@@ -37,6 +38,7 @@ BREAKS: dict[Defect, tuple[set[str], set[str]]] = {
     Defect.TWO_TRUTHS: ({"I5"}, set()),
     Defect.HISTORY_SKIPS: ({"I6"}, set()),
     Defect.KICK_IGNORED: ({"I11"}, set()),
+    Defect.KICK_IGNORED_MEANWHILE: ({"I11"}, set()),
     Defect.LEAVE_IGNORED: ({"I11"}, {"I7"}),
     Defect.NEVER_JOINED: ({"I11"}, set()),
     Defect.EPOCH_REUSED: ({"I13"}, {"I1", "I5", "I10"}),
@@ -48,6 +50,7 @@ BREAKS: dict[Defect, tuple[set[str], set[str]]] = {
     Defect.RACE_WON_BY_NOBODY: ({"I16"}, set()),
     Defect.DEAD_TOKEN_ACCEPTED: ({"I16"}, set()),
     Defect.TAKEN_OVER_GOES_ON: ({"I16"}, set()),
+    Defect.TAKEN_OVER_GOES_ON_MEANWHILE: ({"I16"}, set()),
     Defect.TAKEN_OVER_STAYS_OPEN: ({"I16"}, set()),
     Defect.LOGGED_OUT_GOES_ON: ({"I16"}, set()),
     Defect.STUCK_AT_THE_END: ({"I12"}, set()),
@@ -146,6 +149,40 @@ def test_what_is_acknowledged_after_the_end_may_not_have_been_in_the_logs_that_w
 
     assert "I1" in check(history(3.0)).found
     assert "I1" not in check(history(1.5)).found
+
+
+@pytest.mark.parametrize("seqs", [[1], [2]])
+def test_what_is_acknowledged_after_the_end_is_lost_where_the_log_goes_beyond_it(seqs: list[int]) -> None:
+    history: list[e.AnyEvent] = [
+        e.Invoke(t=1.0, **about("k1", 1)),
+        e.Invoke(t=1.1, **about("k2", 2)),
+        e.End(t=1.5),
+        e.Ok(t=2.0, epoch="e1", seq=1, **about("k1", 1)),
+        e.Audit(t=4.0, source="s", room="r1", epoch="e1", entries=[(seq, "k2", "k2", "ann") for seq in seqs]),
+    ]
+    assert "I1" in check(history).found
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "due_at"),
+    [
+        ("kill", "edge-1", 19.0),
+        ("kill", "rooms-2", 19.0),
+        ("disk-full", "rooms", 19.0),
+        ("rolling", "all processes", 19.0),
+        ("server-kill", "postgres", 19.0),
+        ("server-kill", "redis", 15.0),
+        ("kill", "edge-2", 11.0),
+        ("kill", "auth-1", 11.0),
+        ("pause", "metrics-1", 11.0),
+        ("clock", "all", 11.0),
+    ],
+)
+def test_only_what_is_on_the_way_of_the_news_excuses_that_it_is_late(kind: str, target: str, due_at: float) -> None:
+    fault = e.Fault(t=18.0, kind=kind, target=target, t0=9.0, t1=18.0)
+    assert due(10.0, 20.0, "edge-1", "rooms", [fault]) == due_at
+    assert due(10.0, 8.5, "edge-1", "rooms", [fault]) == 11.0  # it had not begun
+    assert due(18.5, 20.0, "edge-1", "rooms", [fault]) == 19.5  # it was over
 
 
 @given(st.integers(min_value=10_000), st.integers(min_value=0, max_value=600))

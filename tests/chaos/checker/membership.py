@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.chaos.checker.excuses import GRACE_S, due
 from tests.chaos.checker.violation import Violation
-from tests.chaos.events import Deliver, Fault, JoinAsk, JoinOk, KickOk, LeaveOk
+from tests.chaos.events import Close, Deliver, Fault, JoinAsk, JoinOk, KickOk, LeaveOk, Open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.chaos.events import AnyEvent
-
-GRACE_S = 1.0
-"""How long a removal may take to reach every edge, while nothing is broken."""
 
 
 @dataclass(slots=True)
@@ -30,7 +28,8 @@ class Membership:
     """Joins, leaves and kicks, against what arrives."""
 
     _members: dict[tuple[str, str], Stay] = field(default_factory=dict)
-    _late: list[tuple[LeaveOk | KickOk, Deliver]] = field(default_factory=list)
+    _edges: dict[str, str] = field(default_factory=dict)  # conn
+    _late: list[tuple[LeaveOk | KickOk, Deliver, str]] = field(default_factory=list)  # and the edge
     _faults: list[Fault] = field(default_factory=list)
 
     def see(self, event: AnyEvent) -> Iterator[Violation]:
@@ -45,6 +44,10 @@ class Membership:
             member.ended, member.since = None, event.seq
         elif isinstance(event, LeaveOk | KickOk):
             self._members.setdefault((event.user, event.room), Stay()).ended = event
+        elif isinstance(event, Open):
+            self._edges[event.conn] = event.edge
+        elif isinstance(event, Close):
+            self._edges.pop(event.conn, None)
         elif isinstance(event, Fault):
             self._faults.append(event)
 
@@ -63,13 +66,12 @@ class Membership:
         if isinstance(ended, LeaveOk) and ended.conn == event.conn:
             yield Violation("I11", f"came after {event.c} had left on the same connection", (ended, event))
         elif event.t > ended.t + GRACE_S and len(self._late) < _LATE_MAX:
-            self._late.append((ended, event))
+            self._late.append((ended, event, self._edges.get(event.conn, "")))
 
     def end(self) -> Iterator[Violation]:
-        """What came late is excused where something was broken meanwhile: a stopped edge cannot be told."""
-        for ended, event in self._late:
-            mended = [fault.t1 for fault in self._faults if fault.t0 <= event.t and fault.t1 >= ended.t]
-            if event.t > max([ended.t, *mended]) + GRACE_S:
+        """What came late is excused where the way of the news was broken: a stopped edge cannot be told."""
+        for ended, event, edge in self._late:
+            if event.t > due(ended.t, event.t, edge, "rooms", self._faults):
                 what = f"came to {event.c} {event.t - ended.t:.1f} s after the membership had ended"
                 yield Violation("I11", what, (ended, event))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos.checker.membership import GRACE_S
+from tests.chaos.checker.excuses import GRACE_S, due
 from tests.chaos.checker.violation import Violation
-from tests.chaos.events import Close, DeadToken, Deliver, End, Fault, Heard, LogOut, Race, Taken
+from tests.chaos.events import Close, DeadToken, Deliver, End, Fault, Heard, LogOut, Open, Race, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,8 @@ class Sessions:
     def __init__(self) -> None:
         self._out: dict[str, LogOut] = {}  # conn
         self._taken: dict[str, Taken] = {}  # conn: what ended it
-        self._late: list[tuple[Taken, Deliver | Heard | Close]] = []
+        self._edges: dict[str, str] = {}  # conn
+        self._late: list[tuple[Taken, Deliver | Heard | Close, str]] = []  # and the edge
         self._faults: list[Fault] = []
         self._ended_at: float | None = None
 
@@ -46,10 +47,17 @@ class Sessions:
         elif isinstance(event, Taken):
             if event.old not in self._out:
                 self._taken[event.old] = event
+        else:
+            self._follow(event)
+
+    def _follow(self, event: AnyEvent) -> None:
+        """What judges nothing yet."""
+        if isinstance(event, Open):
+            self._edges[event.conn] = event.edge
         elif isinstance(event, Close):
             self._came_late(event)
-            self._taken.pop(event.conn, None)
-            self._out.pop(event.conn, None)
+            for known in (self._taken, self._out, self._edges):
+                known.pop(event.conn, None)
         elif isinstance(event, Fault):
             self._faults.append(event)
         elif isinstance(event, End):
@@ -64,19 +72,16 @@ class Sessions:
     def _came_late(self, event: Deliver | Heard | Close) -> None:
         taken = self._taken.get(event.conn)
         if taken is not None and event.t > taken.t + GRACE_S and len(self._late) < LATE_MAX:
-            self._late.append((taken, event))
+            self._late.append((taken, event, self._edges.get(event.conn, "")))
 
     def end(self) -> Iterator[Violation]:
-        """What came late is excused where something was broken meanwhile: a stopped edge cannot be told."""
-        for taken, event in self._late:
+        """What came late is excused where the way of the news was broken: a stopped edge cannot be told."""
+        for taken, event, edge in self._late:
             what = "was closed" if isinstance(event, Close) else "was shown something"
-            if event.t > self._due(taken, event.t):
+            if event.t > due(taken.t, event.t, edge, "auth", self._faults):
                 since_s = event.t - taken.t
                 yield Violation("I16", f"{taken.old} {what} {since_s:.1f} s after it was taken over", (taken, event))
         for taken in self._taken.values():
-            if self._ended_at is not None and self._ended_at > self._due(taken, self._ended_at):
+            edge, end = self._edges.get(taken.old, ""), self._ended_at
+            if end is not None and end > due(taken.t, end, edge, "auth", self._faults):
                 yield Violation("I16", f"{taken.old} was never closed after it was taken over", (taken,))
-
-    def _due(self, taken: Taken, until: float) -> float:
-        mended = [fault.t1 for fault in self._faults if fault.t0 <= until and fault.t1 >= taken.t]
-        return max([taken.t, *mended]) + GRACE_S

@@ -106,10 +106,11 @@ class Storage:
                 yield Violation("I3", what, (send.failure, event))
         by_room: dict[str, list[Ok]] = {}
         for ok in self._acks.values():
-            if ok.t <= self._ended_at:  # what came later may not have been there yet when the logs were read (I12)
-                by_room.setdefault(ok.room, []).append(ok)
+            by_room.setdefault(ok.room, []).append(ok)
         for (room, source), log in self._logs.items():
             for ok in sorted(by_room.get(room, ()), key=lambda ok: ok.seq):
+                if ok.t > self._ended_at and ok.seq > log.last_seq:
+                    continue  # it came after the last in the log, and may not have been there when that was read (I12)
                 if not self._may_be_gone(ok, log) and log.contents.get(ok.seq) != (ok.c, ok.h):
                     what = f"{source} does not have {room}-{ok.epoch}-{ok.seq} ({_part(ok.seq, log)})"
                     yield Violation("I1", what, (ok,))
