@@ -141,6 +141,7 @@ async def test_without_redis_it_is_slower_and_nothing_is_lost(
         acknowledged, arrived = await exchange(together, room, after=ROUNDS)
         assert statistics.median(acknowledged) < 0.5  # no writer waits for Redis
         assert statistics.median(arrived) < LATE_S
+        print(f"Redis {fault.__name__}: at the other instance within {max(arrived):.2f} s")  # pytest -s
         # Who comes while nobody tells anybody is known to the others by what their edges say when asked.
         carol = together.edges[0].session("carol")
         await together.edges[0].join("carol", "lobby")
