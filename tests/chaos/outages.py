@@ -4,12 +4,13 @@ A stack of its own: two edges, and one rooms process on SQLite or two on Postgre
 
 - `--what rooms`: eight people in rooms of their own, at both edges, repeat a text under its key, as a client does, from
   the moment of the kill on. An outage is the time until all of them have their success.
+- `--what auth`: eight people whose sessions have ended log in again, and try until they are let in.
 - `--what edge`: a hundred clients of the product's library (`--clients`) are at the edge that is killed, and write all
   the time; it stays dead until all of them have their session again at the other. Each client's time counts.
 
 `--how freeze` stops a rooms process (SIGSTOP) instead, which the other one has to stand in for. Between two kills a
-process lives for as long as earns it an immediate restart. At the end all that was acknowledged is in the logs, once
-and in its order, or the exit status is 1, as it is where the goal is missed.
+process lives for as long as earns it an immediate restart. At the end all that was acknowledged has to be in the logs,
+once and in its order. The exit status is 1 where it is not, or where the goal is missed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ ROOM_OF: Final = 10
 AT_ONCE: Final = 16  # logins
 TALK_PAUSE_S: Final = 1.0
 BACK_MAX_S: Final = 60.0
-GOALS_S: Final = {"rooms": 5.0, "edge": 10.0}
+GOALS_S: Final = {"rooms": 5.0, "auth": 5.0, "edge": 10.0}
+PASSWORD: Final = "correct horse battery"
 
 
 class Person:
@@ -108,6 +110,35 @@ async def rooms_outages(stack: Stack, kills: int, how: str) -> list[float]:
             await live(people, STABLE_S + 1.0, f"before {number}")
             outages.append(await rooms_outage_s(stack, people, names[number % len(names)], how))
         assert all([await person.has_all() for person in people]), "the logs are not what was acknowledged"
+        return outages
+
+
+async def login_s(client: RawClient) -> float:
+    """Log in again and again until it works; the seconds that took."""
+    began = time.monotonic()
+    # A login whose answer was lost may have made a session: that is taken over.
+    data = {"username": client.username, "password": PASSWORD, "takeover": True}
+    while not (await client.request("auth_request", data))["data"].get("success"):  # noqa: ASYNC110 -- it is asked for
+        await asyncio.sleep(AGAIN_S)
+    return time.monotonic() - began
+
+
+async def auth_outages(stack: Stack, kills: int) -> list[float]:
+    """The seconds of each outage, until all are logged in."""
+    async with contextlib.AsyncExitStack() as exits:
+        clients = []
+        for number in range(PEOPLE):
+            port = stack.port + number % stack.edges
+            client = await exits.enter_async_context(await RawClient.connect("localhost", port, stack.ca))
+            await client.enter(fresh(), PASSWORD)
+            clients.append(client)
+        outages = []
+        for _ in range(kills):
+            await asyncio.sleep(STABLE_S + 1.0)
+            for client in clients:
+                await client.expect("logout")
+            os.kill(stack.pids()["auth-1"], signal.SIGKILL)
+            outages.append(max(await asyncio.gather(*map(login_s, clients))))
         return outages
 
 
@@ -204,16 +235,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.how == "freeze" and (arguments.what, arguments.layout) != ("rooms", "postgres"):
         parser.error("only a rooms process that has another one beside it is frozen: --layout postgres")
     with running(arguments.layout) as stack, tempfile.TemporaryDirectory() as folder:
-        if arguments.what == "rooms":
-            waits = asyncio.run(rooms_outages(stack, arguments.kills, arguments.how))
-            print("each, s:", *(f"{one:.2f}" for one in waits))
-        else:
+        if arguments.what == "edge":
             waits = asyncio.run(edge_outages(stack, arguments.kills, arguments.clients, Path(folder)))
+        else:
+            kills, how = arguments.kills, arguments.how
+            work = auth_outages(stack, kills) if arguments.what == "auth" else rooms_outages(stack, kills, how)
+            waits = asyncio.run(work)
+            print("each, s:", *(f"{one:.2f}" for one in waits))
     goal_s = GOALS_S[arguments.what]
     reached = p99(waits) if arguments.what == "edge" else max(waits)
     print(
         f"{len(waits)} waits: median {statistics.median(waits):.2f} s, p99 {p99(waits):.2f} s, "
-        f"longest {max(waits):.2f} s; the goal is {goal_s:g} s; nothing was lost"
+        f"longest {max(waits):.2f} s; the goal is {goal_s:g} s"
     )
     return 0 if reached <= goal_s else 1
 

@@ -273,9 +273,12 @@ async def run(place: Place, rounds: int, seed: int) -> None:
     """All of it."""
     dice = random.Random(seed)
     states = ("there",) if place.redis is None else tuple(GOALS_S)
-    for _ in range(rounds):
+    await until_whole(place)  # the instances have just started
+    for number in range(1, rounds + 1):
         for redis in states:
             await cut_all(place, redis, 0.0 if redis == "there" else dice.uniform(0.0, WITHIN_S))
+            last = max(took[-1] for (_, state), took in place.measured.items() if state == redis)
+            print(f"round {number}, Redis {redis}: the longest took {last:.2f} s", file=sys.stderr)
             await until_whole(place)
 
 
