@@ -8,9 +8,10 @@ A stack of its own: two edges, and one rooms process on SQLite or two on Postgre
 - `--what edge`: a hundred clients of the product's library (`--clients`) are at the edge that is killed, and write all
   the time; it stays dead until all of them have their session again at the other. Each client's time counts.
 
-`--how freeze` stops a rooms process (SIGSTOP) instead, which the other one has to stand in for. Between two kills a
-process lives for as long as earns it an immediate restart. At the end all that was acknowledged has to be in the logs,
-once and in its order. The exit status is 1 where it is not, or where the goal is missed.
+`--how freeze` stops a rooms process (SIGSTOP) instead, which the other one has to stand in for. `--how thaw` stops
+rooms or auth for six seconds, of which only what comes after them counts. Between two kills a process lives for as
+long as earns it an immediate restart. At the end all that was acknowledged has to be in the logs, once and in its
+order. The exit status is 1 where it is not, or where the goal is missed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from client.events import StateChanged
 from deploy.local.backoff import STABLE_S
@@ -37,11 +38,12 @@ from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
 from tests.helpers.talkers import Talker, everything_of, nothing_was_lost_or_doubled, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from client.events import Event
 
 AGAIN_S: Final = 0.1
+FROZEN_S: Final = 6.0  # longer than it takes to give a process up
 PEOPLE: Final = 8
 ROOM_OF: Final = 10
 AT_ONCE: Final = 16  # logins
@@ -84,14 +86,18 @@ async def live(people: Sequence[Person], seconds: float, name: str) -> None:
         await asyncio.sleep(1.0)
 
 
-async def rooms_outage_s(stack: Stack, people: Sequence[Person], name: str, how: str) -> float:
-    """Hit a rooms process; the seconds until everybody's text is acknowledged."""
-    pid = stack.pids()[name]
+async def outage_s(pid: int, how: str, waits: Sequence[Coroutine[Any, Any, float]]) -> float:
+    """Hit a process; the longest of what people wait, after a thaw from then on."""
     os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+    all_wait = asyncio.gather(*waits)
     try:
-        return max(await asyncio.gather(*(person.say(f"{name} is gone") for person in people)))
+        if how == "thaw":
+            await asyncio.sleep(FROZEN_S)
+            os.kill(pid, signal.SIGCONT)
+            return max(0.0, max(await all_wait) - FROZEN_S)
+        return max(await all_wait)
     finally:
-        if how == "freeze":
+        if how != "kill":
             os.kill(pid, signal.SIGCONT)
 
 
@@ -108,7 +114,9 @@ async def rooms_outages(stack: Stack, kills: int, how: str) -> list[float]:
         outages = []
         for number in range(kills):
             await live(people, STABLE_S + 1.0, f"before {number}")
-            outages.append(await rooms_outage_s(stack, people, names[number % len(names)], how))
+            name = names[number % len(names)]
+            waits = [person.say(f"{name} is gone") for person in people]
+            outages.append(await outage_s(stack.pids()[name], how, waits))
         assert all([await person.has_all() for person in people]), "the logs are not what was acknowledged"
         return outages
 
@@ -123,7 +131,7 @@ async def login_s(client: RawClient) -> float:
     return time.monotonic() - began
 
 
-async def auth_outages(stack: Stack, kills: int) -> list[float]:
+async def auth_outages(stack: Stack, kills: int, how: str) -> list[float]:
     """The seconds of each outage, until all are logged in."""
     async with contextlib.AsyncExitStack() as exits:
         clients = []
@@ -137,8 +145,7 @@ async def auth_outages(stack: Stack, kills: int) -> list[float]:
             await asyncio.sleep(STABLE_S + 1.0)
             for client in clients:
                 await client.expect("logout")
-            os.kill(stack.pids()["auth-1"], signal.SIGKILL)
-            outages.append(max(await asyncio.gather(*map(login_s, clients))))
+            outages.append(await outage_s(stack.pids()["auth-1"], how, [login_s(client) for client in clients]))
         return outages
 
 
@@ -229,18 +236,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--layout", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--what", choices=tuple(GOALS_S), default="rooms")
-    parser.add_argument("--how", choices=("kill", "freeze"), default="kill")
+    parser.add_argument("--how", choices=("kill", "freeze", "thaw"), default="kill")
     parser.add_argument("--clients", type=int, default=100, help="of an edge (100)")
     arguments = parser.parse_args(argv)
     if arguments.how == "freeze" and (arguments.what, arguments.layout) != ("rooms", "postgres"):
         parser.error("only a rooms process that has another one beside it is frozen: --layout postgres")
+    if arguments.how == "thaw" and arguments.what == "edge":
+        parser.error("an edge is killed")
     with running(arguments.layout) as stack, tempfile.TemporaryDirectory() as folder:
         if arguments.what == "edge":
             waits = asyncio.run(edge_outages(stack, arguments.kills, arguments.clients, Path(folder)))
         else:
             kills, how = arguments.kills, arguments.how
-            work = auth_outages(stack, kills) if arguments.what == "auth" else rooms_outages(stack, kills, how)
-            waits = asyncio.run(work)
+            measure = auth_outages if arguments.what == "auth" else rooms_outages
+            waits = asyncio.run(measure(stack, kills, how))
             print("each, s:", *(f"{one:.2f}" for one in waits))
     goal_s = GOALS_S[arguments.what]
     reached = p99(waits) if arguments.what == "edge" else max(waits)

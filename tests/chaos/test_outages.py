@@ -47,7 +47,12 @@ def test_of_a_few_waits_the_longest_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--how", "freeze"], ["--how", "freeze", "--layout", "postgres", "--what", "edge"]]
+    "arguments",
+    [
+        ["--how", "freeze"],
+        ["--how", "freeze", "--layout", "postgres", "--what", "edge"],
+        ["--how", "thaw", "--what", "edge"],
+    ],
 )
 def test_only_what_another_process_can_stand_in_for_is_frozen(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
