@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -52,6 +52,28 @@ _record_columns = (
     sessions.c.ended_at_ms,
     sessions.c.token_expires_at_ms,
 )
+# The statements of a resume, built once: when an edge dies, thousands of clients
+# resume together, and building them costs as much as running them.
+_by_token = sessions.c.token_hash == bindparam("used_hash")
+_by_owner = sessions.c.user_id == bindparam("owner")
+_is_good = or_(_is_open, sessions.c.token_expires_at_ms > bindparam("at_ms"))  # open, or ended not too long ago
+_SELECT_GOOD = select(exists().where(_by_token, _is_good))
+_SELECT_OWNER = select(sessions.c.user_id).where(_by_token)
+_LOCK_OWNER = (
+    select(accounts.c.username, accounts.c.disabled).where(accounts.c.user_id == bindparam("owner")).with_for_update()
+)
+_SELECT_USED = select(sessions.c.device).where(_by_token, _is_good)
+_SELECT_OPEN = select(*_ended_columns).where(_by_owner, _is_open)
+_DELETE_OTHERS = delete(sessions).where(_by_owner, ~_by_token)
+_END_USED = (
+    update(sessions).where(_by_token).values(ended_at_ms=bindparam("at_ms"), token_expires_at_ms=bindparam("until_ms"))
+)
+_LOCK_BOOT = (
+    select(edge_boots)
+    .where(edge_boots.c.edge_name == bindparam("name"), edge_boots.c.boot_id == bindparam("boot"))
+    .with_for_update()
+)
+_INSERT_SESSION = insert(sessions)
 
 
 class SqlStore:
@@ -121,8 +143,8 @@ class SqlStore:
 
     async def is_token_good(self, token_hash: bytes, moment: Moment) -> bool:
         """See `SessionStore`."""
-        query = select(exists().where(sessions.c.token_hash == token_hash, _is_good(moment)))
-        return bool(await self._database.read(lambda connection: connection.scalar(query)))
+        values = {"used_hash": token_hash, "at_ms": moment.now_ms}
+        return bool(await self._database.read(lambda connection: connection.scalar(_SELECT_GOOD, values)))
 
     async def resume_session(self, session: ResumedSession, moment: Moment) -> ResumeResult:
         """See `SessionStore`."""
@@ -207,7 +229,10 @@ class SqlStore:
         """See `SessionStore`."""
         order = (sessions.c.opened_at_ms, sessions.c.session_id)
         page = select(*_record_columns).join(accounts, accounts.c.user_id == sessions.c.user_id)
-        page = page.where(_is_open if user_id is None else and_(sessions.c.user_id == user_id, _is_good(moment)))
+        if user_id is None:
+            page = page.where(_is_open)
+        else:
+            page = page.where(sessions.c.user_id == user_id, _is_good).params(at_ms=moment.now_ms)
         if after is not None:
             page = page.where(tuple_(*order) < tuple_(*after))
         page = page.order_by(*(column.desc() for column in order)).limit(limit)
@@ -264,23 +289,19 @@ def _open(connection: Connection, session: NewSession, moment: Moment) -> OpenRe
 
 
 def _resume(connection: Connection, session: ResumedSession, moment: Moment) -> ResumeResult:
-    used = sessions.c.token_hash == session.used_hash
-    owner = connection.scalar(select(sessions.c.user_id).where(used))
+    used = {"used_hash": session.used_hash}
+    owner = connection.scalar(_SELECT_OWNER, used)
     # The account's row is locked before the session is looked at, so that racing resumes wait for each other.
-    account = select(accounts.c.username, accounts.c.disabled).where(accounts.c.user_id == owner).with_for_update()
-    person = None if owner is None else connection.execute(account).one_or_none()
-    good = select(sessions.c.session_id, sessions.c.device, sessions.c.ended_at_ms).where(used, _is_good(moment))
-    predecessor = connection.execute(good).one_or_none()
+    person = None if owner is None else connection.execute(_LOCK_OWNER, {"owner": owner}).one_or_none()
+    predecessor = connection.execute(_SELECT_USED, {**used, "at_ms": moment.now_ms}).one_or_none()
     if person is None or person.disabled or predecessor is None:
         return TokenRefused()
     ended = _keep_lease(connection, session.edge, moment)
     if isinstance(ended, BootSuperseded):
         return ended
-    theirs = sessions.c.user_id == owner
-    replaced = _ended(connection, select(*_ended_columns).where(theirs, _is_open))
-    connection.execute(delete(sessions).where(theirs, ~used))
-    change = {"ended_at_ms": moment.now_ms, "token_expires_at_ms": moment.token_until_ms}
-    connection.execute(update(sessions).where(used).values(change))
+    replaced = _ended(connection, _SELECT_OPEN, {"owner": owner})
+    connection.execute(_DELETE_OTHERS, {**used, "owner": owner})
+    connection.execute(_END_USED, {**used, "at_ms": moment.now_ms, "until_ms": moment.token_until_ms})
     _insert(
         connection,
         session.edge,
@@ -294,31 +315,25 @@ def _resume(connection: Connection, session: ResumedSession, moment: Moment) -> 
 
 
 def _insert(connection: Connection, edge: EdgeBoot, moment: Moment, **columns: Any) -> None:
-    connection.execute(
-        insert(sessions).values(
-            token_expires_at_ms=moment.token_until_ms,
-            edge_name=edge.name,
-            boot_id=edge.boot_id,
-            opened_at_ms=moment.now_ms,
-            **columns,
-        )
-    )
-
-
-def _is_good(moment: Moment) -> Any:
-    """Whether a session's token serves: it is open, or has not ended too long ago."""
-    return or_(_is_open, sessions.c.token_expires_at_ms > moment.now_ms)
+    row = {
+        "token_expires_at_ms": moment.token_until_ms,
+        "edge_name": edge.name,
+        "boot_id": edge.boot_id,
+        "opened_at_ms": moment.now_ms,
+        **columns,
+    }
+    connection.execute(_INSERT_SESSION, row)
 
 
 def _keep_lease(connection: Connection, edge: EdgeBoot, moment: Moment) -> list[EndedSession] | BootSuperseded:
     """Keeps the lease of the edge's current boot, or makes this new boot the current one and ends what is left of its
     predecessors."""
-    is_this = and_(edge_boots.c.edge_name == edge.name, edge_boots.c.boot_id == edge.boot_id)
-    boot = connection.execute(select(edge_boots).where(is_this).with_for_update()).one_or_none()
+    boot = connection.execute(_LOCK_BOOT, {"name": edge.name, "boot": edge.boot_id}).one_or_none()
     if boot is not None:
         if boot.superseded_at_ms is not None:
             return BootSuperseded()
         if boot.lease_until_ms < moment.lease_until_ms:
+            is_this = and_(edge_boots.c.edge_name == edge.name, edge_boots.c.boot_id == edge.boot_id)
             connection.execute(update(edge_boots).where(is_this).values(lease_until_ms=moment.lease_until_ms))
         return []
     row = {
@@ -366,5 +381,5 @@ def _statuses(connection: Connection, query: Select[Any]) -> list[AccountStatus]
     return [AccountStatus(**row) for row in connection.execute(query).mappings()]
 
 
-def _ended(connection: Connection, query: Select[Any]) -> list[EndedSession]:
-    return [EndedSession(row[0], EdgeBoot(row[1], row[2])) for row in connection.execute(query)]
+def _ended(connection: Connection, query: Select[Any], values: Mapping[str, Any] | None = None) -> list[EndedSession]:
+    return [EndedSession(row[0], EdgeBoot(row[1], row[2])) for row in connection.execute(query, values)]
