@@ -8,7 +8,7 @@ import pytest
 
 from services.common.clock import FakeClock
 from services.common.counters import Counter, Histogram
-from services.common.wire.requests import Authenticate, History, JoinRoom, Logout, Request
+from services.common.wire.requests import Authenticate, History, JoinRoom, Logout, Request, Resume
 from services.edge.decisions import Command, Text
 from services.edge.qos.classes import ClassSettings, QosClass
 from services.edge.qos.pump import ClassUpdate, Pump
@@ -160,6 +160,22 @@ def test_logins_pages_and_commands_have_bounds_of_their_own() -> None:
     world.end_all()
     world.turn()
     assert sorted(world.started) == ["auth_request"] * 16 + ["history"] * 2 + ["join_room"] * 4
+
+
+@pytest.mark.parametrize(("concurrency", "at_once"), [(4, 1), (64, 4), (1_000, 62)])
+def test_resumes_are_under_way_a_few_at_a_time_and_nothing_waits_behind_them(concurrency: int, at_once: int) -> None:
+    world = World(concurrency=concurrency, share=200)
+    for number in range(100):
+        world.command(Resume("token"), QosClass.CRITICAL, connection=number)
+    world.command(LOGIN, QosClass.CRITICAL)
+    world.command(JOIN)
+    world.turn()
+    assert sorted(world.started) == ["auth_request", "join_room"] + ["resume"] * at_once
+    while world.running:
+        world.end_all()
+        world.turn()
+        assert len(world.running) <= at_once
+    assert world.pump.is_idle
 
 
 def test_a_full_share_refuses_with_a_time() -> None:
