@@ -33,6 +33,7 @@ from services.auth.openings import (
     ResumeResult,
     TokenRefused,
 )
+from services.auth.orphans import Orphans
 from services.auth.revocations import EdgeBoot, EndedSession, EndReason, Revocations, Subscription
 from services.auth.throttle import address_key
 from services.auth.tokens import hash_token, new_session_id, new_token
@@ -41,7 +42,7 @@ from services.common.logs import get_logger
 from services.common.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Collection, Sequence
 
     from services.auth.throttle import Throttle
     from services.common.clock import Clock
@@ -58,7 +59,7 @@ class SessionPolicy:
     lease_s: float = 15.0
     # protocol.md, "Delivery": a token serves for 10 minutes after the connection ended.
     token_ttl_s: float = 600.0
-    # A session that its edge does not name that long after it was opened is one whose answer got lost on the way.
+    # A session that its edge has not named for that long is one whose answer got lost on the way.
     # Longer than any deadline of a login, so that an answer that is still under way is not mistaken for a lost one.
     orphan_s: float = 60.0
 
@@ -104,8 +105,8 @@ class SessionStore(Protocol):
         """Keeps or makes the edge's lease; a new boot supersedes older ones, whose sessions end and are returned."""
         ...
 
-    async def open_sessions_of(self, edge: EdgeBoot) -> Mapping[str, int]:
-        """The open sessions of a boot: id → when it was opened."""
+    async def open_sessions_of(self, edge: EdgeBoot) -> frozenset[str]:
+        """The ids of the open sessions of a boot."""
         ...
 
     async def end_leaseless(self, moment: Moment) -> Sequence[EndedSession]:
@@ -175,6 +176,7 @@ class Sessions:
         self._policy = policy
         self._clock = clock
         self._tasks = tasks
+        self._orphans = Orphans(policy.orphan_s)
         self.open_count = 0
 
     @property
@@ -284,17 +286,15 @@ class Sessions:
 
     async def renew(self, edge: EdgeBoot, session_ids: Collection[str]) -> list[str]:
         """Keeps the edge's lease and returns those of the sessions it names that are not alive. Open sessions of this
-        boot that it does not name are ended, once they are old enough: their logins' answers never arrived."""
+        boot that it has not named for long enough are ended: their logins' answers never arrived."""
         if not await self._keep_lease(edge):
             return list(session_ids)
-        opened_at_ms = await self._store.open_sessions_of(edge)
-        named = set(session_ids)
-        before_ms = self._moment().now_ms - _ms(self._policy.orphan_s)
-        orphans = [one for one, opened_ms in opened_at_ms.items() if one not in named and opened_ms < before_ms]
+        open_ids = await self._store.open_sessions_of(edge)
+        orphans = self._orphans.find(edge, open_ids=open_ids, named=session_ids, now=self._clock.monotonic())
         if orphans:
             _log.warning("orphaned sessions ended", edge=edge.name, count=len(orphans))
             await self.end(orphans)
-        return [one for one in session_ids if one not in opened_at_ms]
+        return [one for one in session_ids if one not in open_ids]
 
     async def watch(self, edge: EdgeBoot) -> Subscription:
         """A subscription to the revocations of this boot's sessions; opening it keeps the lease. Give it back with

@@ -192,11 +192,11 @@ class SqlStore:
         """See `SessionStore`."""
         return await self._database.write(lambda connection: _keep_lease(connection, edge, moment))
 
-    async def open_sessions_of(self, edge: EdgeBoot) -> Mapping[str, int]:
+    async def open_sessions_of(self, edge: EdgeBoot) -> frozenset[str]:
         """See `SessionStore`."""
         belongs = and_(sessions.c.edge_name == edge.name, sessions.c.boot_id == edge.boot_id)
-        query = select(sessions.c.session_id, sessions.c.opened_at_ms).where(_is_open, belongs)
-        return await self._database.read(lambda connection: {row[0]: row[1] for row in connection.execute(query)})
+        query = select(sessions.c.session_id).where(_is_open, belongs)
+        return await self._database.read(lambda connection: frozenset(connection.scalars(query)))
 
     async def end_leaseless(self, moment: Moment) -> Sequence[EndedSession]:
         """See `SessionStore`."""

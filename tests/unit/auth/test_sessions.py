@@ -176,6 +176,17 @@ async def test_a_login_whose_answer_was_lost_ends_as_an_orphan(world: World, ali
     await log_in(world, alice)
 
 
+@pytest.mark.parametrize("jump_s", [3_000, -3_000])
+async def test_a_login_whose_answer_is_under_way_outlives_a_jump_of_the_clock(
+    world: World, alice: str, jump_s: float
+) -> None:
+    grant = await log_in(world, alice)
+    world.clock.jump(jump_s)
+    assert await world.sessions.renew(EDGE, []) == []  # sent before the answer came
+    world.clock.advance(5)
+    assert await world.sessions.renew(EDGE, [grant.session_id]) == []
+
+
 async def test_a_new_boot_ends_the_sessions_of_the_old(world: World, alice: str) -> None:
     grant = await log_in(world, alice)
     old = await world.sessions.watch(EDGE)

@@ -78,3 +78,9 @@ async def test_the_system_clock_is_the_machines() -> None:
     before = clock.monotonic()
     await clock.sleep(0.001)
     assert clock.monotonic() > before
+
+
+def test_the_time_of_day_jumps_alone() -> None:
+    clock = FakeClock(start=1_000.0)
+    clock.jump(-600.0)
+    assert (clock.now(), clock.monotonic()) == (400.0, 0.0)
