@@ -26,7 +26,7 @@ class Orphans:
     def find(self, edge: EdgeBoot, *, open_ids: AbstractSet[str], named: Collection[str], now: float) -> list[str]:
         """The orphans among the open sessions of a boot, at the monotonic time `now`, in seconds."""
         boot_id, before = self._missed.pop(edge.name, ("", {}))
-        unnamed = open_ids.difference(named)
+        unnamed = open_ids - set(named)
         if not unnamed:
             return []
         missed = {one: before.get(one, now) if boot_id == edge.boot_id else now for one in unnamed}
