@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from services.common.errors import MESSAGE_CHARS_MAX, ParleyError, from_rpc_error, to_metadata, to_status
 from services.common.identity import ADMIN, peer_identity
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_DEADLINE_S: Final = 5.0
 # Whoever is refused and has a message to send does so at once; nobody else is worth a longer wait.
 _FIRST_MESSAGE_S: Final = 1.0
+UNREADABLE: Final = object()
+"""In place of a request that is none of its method's; only interceptors outside of the guard see it."""
 _log = get_logger(__name__)
 
 
@@ -81,6 +84,8 @@ def _wrap(method: str, handler: Handler, allowed: frozenset[str]) -> Handler:
             if handler.request_streaming:
                 await _take_first(context)
             await _refuse(method, identity, context)
+        if request is UNREADABLE:
+            await _abort(method, ParleyError(ErrorCode.BAD_REQUEST, "this is not a request of this method"), context)
         try:
             return await run(request, context)
         except (asyncio.CancelledError, grpc.aio.BaseError):
@@ -88,11 +93,24 @@ def _wrap(method: str, handler: Handler, allowed: frozenset[str]) -> Handler:
         except Exception as error:  # noqa: BLE001 - the boundary: everything becomes a status here
             await _abort(method, error, context)
 
+    read = handler.request_deserializer
     return make(
         guarded,
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=read if handler.request_streaming or read is None else _forgiving(read),
         response_serializer=handler.response_serializer,
     )
+
+
+def _forgiving(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A deserializer that does not raise: gRPC would end the call before anybody looked at who makes it."""
+
+    def read_or_not(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return UNREADABLE
+
+    return read_or_not
 
 
 def take_apart(handler: Handler) -> tuple[Behaviour, Callable[..., Handler]]:
@@ -133,7 +151,7 @@ async def _take_first(context: Context) -> None:
 
     A caller that is told the status while it is still sending sees its own failure to send (INTERNAL) in place of it.
     """
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, DecodeError):
         await asyncio.wait_for(context.read(), _FIRST_MESSAGE_S)
 
 

@@ -117,6 +117,25 @@ async def test_what_is_done_and_what_is_tried_is_written(
     assert SECRET not in (tmp_path / "logs" / "audit.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("identity", "status", "outcome"),
+    [
+        ("admin/alice", grpc.StatusCode.INVALID_ARGUMENT, "bad_request"),
+        ("edge", grpc.StatusCode.PERMISSION_DENIED, "forbidden"),
+    ],
+)
+async def test_a_call_whose_request_cannot_be_read_is_written_too(
+    server: RpcServer, tmp_path: Path, identity: str, status: grpc.StatusCode, outcome: str
+) -> None:
+    async with rpc.channel(server, identity=identity) as channel:
+        with capture_logs(), pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(f"/{ADMIN}/SetPassword")(b"\xff\xff\xff", timeout=10)
+    assert caught.value.code() is status
+    [line] = await written(tmp_path)
+    found = (line["who"], line["method"], line["target"], line["outcome"])
+    assert found == (identity, f"/{ADMIN}/SetPassword", {}, outcome)
+
+
 async def test_nobody_else_reads_it(server: RpcServer, tmp_path: Path) -> None:
     await set_password(server, "bob")
     assert stat.S_IMODE((tmp_path / "logs" / "audit.log").stat().st_mode) == 0o600

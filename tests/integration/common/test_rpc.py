@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -318,6 +318,25 @@ async def test_stopping_gives_calls_their_grace_and_no_more(service: echo.Echo, 
 async def test_a_stream_that_sends_nothing_is_refused_too(server: RpcServer) -> None:
     async with rpc.channel(server, identity="rooms") as channel:
         stream = channel.stream_stream(f"/{echo.NAME}/Bidi")(timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_stream_of_garbage_is_refused_too() -> None:
+    async def handle(_requests: Any, _context: Any) -> None:
+        raise AssertionError("not called here")
+
+    method = grpc.stream_stream_rpc_method_handler(
+        handle, request_deserializer=health_pb2.HealthCheckRequest.FromString
+    )
+
+    def add(made: grpc.aio.Server) -> None:
+        made.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(echo.NAME, {"Bidi": method})])
+
+    async with rpc.serve({echo.NAME: {"edge"}}, add) as server, rpc.channel(server, identity="rooms") as channel:
+        stream = channel.stream_stream(f"/{echo.NAME}/Bidi")(timeout=10)
+        await stream.write(b"\xff\xff\xff")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
