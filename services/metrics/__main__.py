@@ -17,6 +17,7 @@ from services.metrics import collectors, otlp, servicer
 from services.metrics.aggregate import Aggregate
 from services.metrics.config import MetricsConfig
 from services.metrics.forwarder import forwarding
+from services.metrics.gate import ExportGate
 from services.metrics.logs.store import LogStore
 from services.metrics.painter import Painter
 from services.metrics.reporter import Reporter
@@ -41,7 +42,7 @@ async def serve(config: MetricsConfig, stop: Stop) -> None:
         traces, logs = TraceStore(database, config.span_bounds), LogStore(database, config.log_bounds)
         telemetry = Telemetry(config, "metrics")
         counters = telemetry.counters
-        server = RpcServer(config, allow={**otlp.ALLOW, **servicer.ALLOW})
+        server = RpcServer(config, allow={**otlp.ALLOW, **servicer.ALLOW}, interceptors=[ExportGate(counters)])
         servicer.register(server.grpc, reporter, traces, logs, clock=clock)
         forward = await stack.enter_async_context(forwarding(config.receiver, counters=counters, clock=clock))
         collectors.register(
@@ -79,6 +80,7 @@ def _make_aggregate(config: MetricsConfig, clock: Clock) -> Aggregate:
         stale_after_s=config.stale_after_s,
         max_instances=config.max_instances,
         max_series=config.max_series_per_instance,
+        max_bytes=config.max_series_bytes,
         hourly_metric=ACKNOWLEDGED,
     )
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.metrics.instance import Instance
+from services.metrics.room import SERIES_BYTES_MAX, Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # A vanished instance may be forgotten, to make room for a new one, when it was silent for this long.
 FORGET_AFTER_S = 3600.0
+# Counters whose totals outlive their instances: many times as many as ours have names.
+FORGOTTEN_MAX = 5_000
 # No rate is taken over less than this: the export at a shutdown can follow a regular one by a millisecond.
 WINDOW_S_MIN = 1.0
 _HOUR_S = 3600
@@ -52,11 +55,20 @@ class Aggregate:
         max_instances: So many instances are kept; one more is refused.
         max_series: So many series of an instance are kept; points of further ones are refused.
         hourly_metric: The counter whose growth is given to the hours of the day.
+        max_bytes: So much memory the series of all instances may take, about; points of further ones are refused.
     """
 
     def __init__(
-        self, *, monotonic: float, stale_after_s: float, max_instances: int, max_series: int, hourly_metric: str
+        self,
+        *,
+        monotonic: float,
+        stale_after_s: float,
+        max_instances: int,
+        max_series: int,
+        hourly_metric: str,
+        max_bytes: int = SERIES_BYTES_MAX,
     ) -> None:
+        self._room = Room(max_bytes)
         self._interval_from = monotonic
         self._stale_after_s = stale_after_s
         self._max_instances = max_instances
@@ -78,7 +90,8 @@ class Aggregate:
         if instance is None:
             if len(self._instances) >= self._max_instances and not self._forget_one(monotonic):
                 return len(points)
-            instance = Instance(max_series=self._max_series, checkpoint=self._restored.pop(source, None))
+            checkpoint = self._restored.pop(source, None)
+            instance = Instance(max_series=self._max_series, checkpoint=checkpoint, room=self._room)
             self._instances[source] = instance
         ingested = instance.ingest(
             points, watched=self._hourly_metric, monotonic=monotonic, interval_from=self._interval_from
@@ -93,7 +106,9 @@ class Aggregate:
         if monotonic - instance.last_seen < FORGET_AFTER_S:
             return False
         for metric, total in instance.totals():
-            self._forgotten[metric] += total
+            if metric in self._forgotten or len(self._forgotten) < FORGOTTEN_MAX:
+                self._forgotten[metric] += total
+        instance.give_back()
         del self._instances[source]
         return True
 

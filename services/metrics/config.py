@@ -7,6 +7,7 @@ from pathlib import Path
 
 from services.common.config import ServiceConfig
 from services.metrics.forwarder import QUEUE_BYTES_MAX, Receiver, parse_url
+from services.metrics.room import SERIES_BYTES_MAX
 from services.metrics.store import Bounds
 
 # An instance that missed so many of its exports has vanished.
@@ -19,9 +20,9 @@ class MetricsConfig(ServiceConfig):
 
     `stats_interval_s` is the time between two lines of `stats_file`, `graphs_interval_s` that between two drawings.
     An export with more than `max_points_per_export` points is refused whole: ours have some hundreds. So are points of
-    new series of an instance that has `max_series_per_instance`, and exports of new instances when there are
-    `max_instances`; together they bound the memory to some tens of megabytes. Spans and log records are kept as long
-    as all three of their bounds allow, the oldest go first.
+    new series of an instance that has `max_series_per_instance`, or when the series of all instances take
+    `max_series_bytes`, and exports of new instances when there are `max_instances`. Spans and log records are kept as
+    long as all three of their bounds allow, the oldest go first.
 
     `forward_url` (http://HOST:PORT, or https:// and then verified with `forward_ca_file` or what the machine trusts) is
     another OTLP receiver over gRPC that gets everything that comes in; `forward_queue_bytes` may wait for it.
@@ -34,6 +35,7 @@ class MetricsConfig(ServiceConfig):
     database_url: str | None = None
     max_instances: int = 200
     max_series_per_instance: int = 1_000
+    max_series_bytes: int = SERIES_BYTES_MAX
     max_points_per_export: int = 10_000
     max_spans: int = 200_000
     max_span_bytes: int = 200_000_000
@@ -53,6 +55,7 @@ class MetricsConfig(ServiceConfig):
         for key in (
             "max_instances",
             "max_series_per_instance",
+            "max_series_bytes",
             "max_points_per_export",
             "max_spans",
             "max_span_bytes",

@@ -65,13 +65,12 @@ class Receiver(NamedTuple):
 
 class _Waiting(NamedTuple):
     signal: str
-    request: Any
-    size: int
+    data: bytes
     items: int
 
 
 class Forwarder:
-    """Sends exports on. `exports` has, by signal, what makes a call: a coroutine function (request, timeout)."""
+    """Sends exports on. `exports` has, by signal, what makes a call: a coroutine function (bytes, timeout)."""
 
     def __init__(
         self,
@@ -110,12 +109,12 @@ class Forwarder:
         """Queue an export of `count` items; older ones make room. Never waits."""
         if not count:
             return
-        size = request.ByteSize()
-        self._queue.append(_Waiting(signal, request, size, count))
-        self._bytes += size
+        data = request.SerializeToString()  # decoded it takes many times as much
+        self._queue.append(_Waiting(signal, data, count))
+        self._bytes += len(data)
         while self._bytes > self._queue_bytes_max:
             oldest = self._queue.popleft()
-            self._bytes -= oldest.size
+            self._bytes -= len(oldest.data)
             self._lost[oldest.signal].add(oldest.items)
         self._something_waits.set()
         self._is_empty.clear()
@@ -138,7 +137,7 @@ class Forwarder:
                 backoff_s = BACKOFF_FIRST_S
                 if self._queue and self._queue[0] is waiting:  # it may have made room meanwhile
                     self._queue.popleft()
-                    self._bytes -= waiting.size
+                    self._bytes -= len(waiting.data)
             else:
                 await self._clock.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
@@ -146,7 +145,7 @@ class Forwarder:
     async def _send(self, waiting: _Waiting) -> bool:
         """One attempt; returns whether it was the last one for this export."""
         try:
-            response = await self._exports[waiting.signal](waiting.request, timeout=EXPORT_S)
+            response = await self._exports[waiting.signal](waiting.data, timeout=EXPORT_S)
         except grpc.aio.AioRpcError as error:
             if error.code() not in _WORTH_ANOTHER_TRY:
                 self._lost[waiting.signal].add(waiting.items)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.metrics.points import Checkpoint, Run
+from services.metrics.room import SERIES_BYTES_MAX, Room, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,10 +84,13 @@ class Instance:
     Args:
         max_series: So many series and gauges are kept; points of further ones are refused.
         checkpoint: How far the instance had counted when this service ended last, where it is known.
+        room: What all instances share; where it is taken up, points of further series are refused.
     """
 
-    def __init__(self, *, max_series: int, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(self, *, max_series: int, checkpoint: Checkpoint | None = None, room: Room | None = None) -> None:
         self._max_series = max_series
+        self._room = room or Room(SERIES_BYTES_MAX)
+        self._bytes = 0
         self._size = 0
         self._series: dict[str, dict[Attributes, Series]] = {}
         self._gauges: dict[str, dict[Attributes, Gauge]] = {}
@@ -126,6 +130,11 @@ class Instance:
                 growth += grown
         self.last_seen = monotonic
         return Ingested(refused, growth, span_s)
+
+    def give_back(self) -> None:
+        """Leaves the room that it took to others; it is not used after that."""
+        self._room.give_back(self._bytes)
+        self._bytes = 0
 
     def end_window(self) -> None:
         """Let the next export begin a new window."""
@@ -191,26 +200,32 @@ class Instance:
         return any((run := restored.get((p.metric, p.attributes))) and run.start_ns == p.start_ns for p in sums)
 
     def _find_series(self, point: Point) -> Series | None:
-        by_attributes = self._series.setdefault(point.metric, {})
-        series = by_attributes.get(point.attributes)
-        if series is None and self._size < self._max_series:
-            self._size += 1
+        series = self._series.get(point.metric, {}).get(point.attributes)
+        if series is None and self._has_room(point):
             run = self._restored.pop((point.metric, point.attributes), None)
             if run is not None and run.start_ns == point.start_ns:
                 series = Series(total=run.value, base=run.value, runs={run.start_ns: run.value})
             else:
                 series = Series()
-            by_attributes[point.attributes] = series
+            self._series.setdefault(point.metric, {})[point.attributes] = series
         return series
 
+    def _has_room(self, point: Point) -> bool:
+        """Takes room for one more series, where there is any. What is refused must leave nothing behind."""
+        size = size_of(point)
+        if self._size >= self._max_series or not self._room.take(size):
+            return False
+        self._size += 1
+        self._bytes += size
+        return True
+
     def _ingest_gauge(self, point: Point, monotonic: float) -> bool:
-        by_attributes = self._gauges.setdefault(point.metric, {})
-        gauge = by_attributes.get(point.attributes)
+        gauge = self._gauges.get(point.metric, {}).get(point.attributes)
         if gauge is not None:
             gauge.record(point.value, point.time_ns, monotonic)
-        elif self._size < self._max_series:
-            self._size += 1
-            by_attributes[point.attributes] = Gauge(point.value, point.time_ns, monotonic, monotonic)
+        elif self._has_room(point):
+            gauge = Gauge(point.value, point.time_ns, monotonic, monotonic)
+            self._gauges.setdefault(point.metric, {})[point.attributes] = gauge
         else:
             return False
         return True

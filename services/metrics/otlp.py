@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from services.common.errors import ParleyError
@@ -134,11 +134,15 @@ def register(
 
 
 def exports_over(channel: grpc.aio.Channel) -> dict[str, Callable[..., Any]]:
-    """What exports metrics, spans and logs to another receiver: coroutine functions (request, timeout)."""
+    """What exports metrics, spans and logs to another receiver: coroutine functions (encoded request, timeout)."""
+    answers: dict[str, tuple[str, Any]] = {
+        "metrics": (METRICS_SERVICE, metrics_service_pb2.ExportMetricsServiceResponse),
+        "spans": (TRACE_SERVICE, trace_service_pb2.ExportTraceServiceResponse),
+        "logs": (LOGS_SERVICE, logs_service_pb2.ExportLogsServiceResponse),
+    }
     return {
-        "metrics": metrics_service_pb2_grpc.MetricsServiceStub(channel).Export,  # type: ignore[no-untyped-call]
-        "spans": trace_service_pb2_grpc.TraceServiceStub(channel).Export,  # type: ignore[no-untyped-call]
-        "logs": logs_service_pb2_grpc.LogsServiceStub(channel).Export,  # type: ignore[no-untyped-call]
+        signal: channel.unary_unary(f"/{service}/Export", response_deserializer=answer.FromString)
+        for signal, (service, answer) in answers.items()
     }
 
 
@@ -175,7 +179,7 @@ def _read_points(metric: metrics_pb2.Metric) -> Iterator[Point]:
             data, is_sum = metric.gauge, False
         case _:
             return
-    if not 0 < len(metric.name) <= NAME_CHARS_MAX:
+    if not 0 < len(metric.name) <= NAME_CHARS_MAX or not metric.name.isprintable():
         return
     for data_point in data.data_points:
         attributes = _read_attributes(data_point.attributes)
@@ -198,7 +202,7 @@ def _read_value(data_point: metrics_pb2.NumberDataPoint) -> float | None:
 
 
 def _read_attributes(pairs: Iterable[KeyValue]) -> Attributes | None:
-    """The attributes in order, or None where there are too many, too long, or compound ones."""
+    """The attributes in order, or None where there are too many, too long, unprintable, or compound ones."""
     attributes: list[tuple[str, str]] = []
     for pair in pairs:
         kind = pair.value.WhichOneof("value")
@@ -206,6 +210,8 @@ def _read_attributes(pairs: Iterable[KeyValue]) -> Attributes | None:
             return None
         value = str(getattr(pair.value, kind))
         if max(len(pair.key), len(value)) > NAME_CHARS_MAX or len(attributes) >= ATTRIBUTES_MAX:
+            return None
+        if not (pair.key + value).isprintable():  # six bytes each in a checkpoint, and in no name of ours
             return None
         attributes.append((pair.key, value))
     return tuple(sorted(attributes))

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from services.common.logs import get_logger
 from services.metrics.graph_data import DAY_S, HOURS, GraphData, Sample
 from services.metrics.points import Checkpoint, Run, Source
+from services.metrics.room import SERIES_BYTES_MAX
 from services.metrics.tables import checkpoints, hourly_messages, samples
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 RETENTION_S = 31 * 86_400
 # A process that was not heard of for a day is not expected back with the same counters.
 CHECKPOINT_S = 86_400
+# And where many went and came within a day, so many bytes of the newest are kept: twice what all that count at a time
+# may take.
+CHECKPOINT_BYTES_MAX = 2 * SERIES_BYTES_MAX
 # Old samples that one interval deletes at most: a transaction stays short, and a clock that jumped ahead for a moment
 # costs little.
 PRUNE_ROWS = 500
 # Samples are joined where there are more than a picture has room for.
 TIMELINE_POINTS = 360
 _HOUR_S = 3600
-# Rows that one transaction deletes at most of what is bounded; more than an export may bring, so the bounds hold.
+# Rows that one statement deletes at most of what is bounded.
 _BOUNDED_PRUNE_ROWS = 5_000
 _log = get_logger(__name__)
 
@@ -67,6 +71,19 @@ def prune(
 
     Returns what is left, how many went before their time, and the id up to which all are gone, where any are.
     """
+    evicted, last = 0, None
+    while True:
+        before = held
+        held, gone, reached = _prune_some(connection, table, held, bounds, now=now)
+        evicted, last = evicted + gone, reached or last
+        # Old ones that are too many for one transaction may wait for the next; a bound holds at once.
+        if held == before or (held.rows <= bounds.rows_max and held.size <= bounds.bytes_max):
+            return held, evicted, last
+
+
+def _prune_some(
+    connection: Connection, table: Table, held: Held, bounds: Bounds, *, now: float
+) -> tuple[Held, int, int | None]:
     count, size = held
     is_over = count > bounds.rows_max or size > bounds.bytes_max
     first_kept_at = connection.execute(select(table.c.kept_at).order_by(table.c.id).limit(1)).scalar()
@@ -195,7 +212,18 @@ def _set_checkpoints(connection: Connection, counted: Sequence[Checkpoint], *, k
 def _prune(connection: Connection, *, now: float) -> None:
     old = select(samples.c.id).where(samples.c.at < now - RETENTION_S).order_by(samples.c.at).limit(PRUNE_ROWS)
     connection.execute(delete(samples).where(samples.c.id.in_(old)))
-    connection.execute(delete(checkpoints).where(checkpoints.c.kept_at < now - CHECKPOINT_S))
+    _prune_checkpoints(connection, now=now)
     old_hour = int((now - RETENTION_S) // _HOUR_S)
     old_hours = select(hourly_messages.c.hour).where(hourly_messages.c.hour < old_hour).limit(PRUNE_ROWS)
     connection.execute(delete(hourly_messages).where(hourly_messages.c.hour.in_(old_hours)))
+
+
+def _prune_checkpoints(connection: Connection, *, now: float) -> None:
+    connection.execute(delete(checkpoints).where(checkpoints.c.kept_at < now - CHECKPOINT_S))
+    newest = select(checkpoints.c.kept_at, func.sum(func.length(checkpoints.c.runs))).group_by(checkpoints.c.kept_at)
+    size = 0
+    for kept_at, bytes_then in connection.execute(newest.order_by(checkpoints.c.kept_at.desc())).all():
+        size += bytes_then
+        if size > CHECKPOINT_BYTES_MAX:
+            connection.execute(delete(checkpoints).where(checkpoints.c.kept_at <= kept_at))
+            return

@@ -39,6 +39,8 @@ _TOTALS = {
     "logins": "parley.auth.logins",
     "failed_logins": "parley.auth.logins.failed",
     "registrations": "parley.auth.registrations",
+    "telemetry_sent": "parley.telemetry.sent",
+    "telemetry_lost": "parley.telemetry.lost",
 }
 _GAUGES = {
     "open_connections": "parley.edge.connections",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import pkgutil
 import re
 import subprocess
 import time
@@ -21,11 +20,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import parley
 import pytest
 from google.protobuf import message_factory
 
 from client.admin.arguments import parser
+from services.common.logs import is_secret
 from tests.e2e.test_admin import admin, audited
 from tests.helpers import rpc_matrix
 from tests.helpers.people import People, fresh
@@ -41,7 +40,9 @@ if TYPE_CHECKING:
     Line = dict[str, Any]
 
 OPERATOR = "auditor"
-CONFIG = "[auth]\nbcrypt_rounds = 4\n[metrics]\nstop_grace_s = 0.1\n[common]\ntrace_ratio = 1.0\n"
+CONFIG = (
+    "[auth]\nbcrypt_rounds = 4\n[metrics]\nstop_grace_s = 0.1\n[common]\ntrace_ratio = 1.0\ntrace_rate_max = 1000.0\n"
+)
 CALL_S = 20.0
 TRACED_S = 30.0
 GARBAGE = b"\xff\xff\xff\xff"  # of no message: a tag without an end
@@ -100,11 +101,11 @@ def stack() -> Iterator[Stack]:
 
 def declared() -> dict[str, MethodDescriptor]:
     """Every call of every service in the .proto files, by its path."""
-    found = {}
-    for module in pkgutil.walk_packages(parley.__path__, "parley."):
-        if module.name.endswith("_pb2"):
-            for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
-                found |= {f"/{service.full_name}/{method.name}": method for method in service.methods}
+    found: dict[str, MethodDescriptor] = {}
+    for path in sorted((ROOT / "protos").rglob("*.proto")):
+        module = ".".join(path.relative_to(ROOT / "protos").with_suffix("").parts) + "_pb2"
+        for service in import_module(module).DESCRIPTOR.services_by_name.values():
+            found |= {f"/{service.full_name}/{method.name}": method for method in service.methods}
     return found
 
 
@@ -155,11 +156,11 @@ def test_each_command_is_in_this_test() -> None:
     assert not missing
 
 
-async def trace_id(stack: Stack, room_id: str) -> str:
-    """Of a trace that has arrived."""
+async def trace_id(stack: Stack, message_id: str) -> str:
+    """Of the trace of a message, once it has arrived."""
     deadline = time.monotonic() + TRACED_S
     while time.monotonic() < deadline:
-        _, out, _ = await admin(stack, "--json", "traces", "--room", room_id)
+        _, out, _ = await admin(stack, "--json", "trace", message_id)
         if found := re.search(r'"trace_id": *"([0-9a-f]{32})"', out):
             return found[1]
     raise AssertionError("no trace arrived")
@@ -179,15 +180,16 @@ async def test_every_call_is_made_and_every_line_says_who_what_when_whence_and_h
         await ben.expect("join_room", room_id=room)
         sent = await ann.say(room, "traced")
         _, out, _ = await admin(stack, "--json", "connections", "--edge", "edge-1")
+        message = f"{room}-{sent['epoch']}-{sent['seq']}"
         filled = {
             "user": user, "guest": guest, "name": name, "room": room, "file": str(file),
-            "message": f"{room}-{sent['epoch']}-{sent['seq']}", "trace": await trace_id(stack, room),
+            "message": message, "trace": await trace_id(stack, message),
             "connection": re.findall(r'"connection_id": *"([^"]+)"', out)[-1],
         }  # fmt: skip
-        for line in COMMANDS.strip().splitlines():
-            words = line.format(**filled).split()
+        for command in COMMANDS.strip().splitlines():
+            words = command.format(**filled).split()
             status, _, err = await admin(stack, "--identity", OPERATOR, *words, "--yes")
-            assert status == 0, (line, err)
+            assert status == 0, (command, err)
 
     def lines() -> list[Line]:
         return [line for line in audited(stack) if line["who"] == f"admin/{OPERATOR}"]
@@ -197,7 +199,7 @@ async def test_every_call_is_made_and_every_line_says_who_what_when_whence_and_h
 
     # A stream's line is written when it has ended, which its caller does not wait for.
     await asyncio.to_thread(eventually, lambda: not missing(), why=f"never called: {missing()}")
-    typed = {*filled.values(), *" ".join(COMMANDS.split()).split(), "edge-1", "[redacted]"}
+    typed = {*filled.values(), *" ".join(COMMANDS.split()).split(), "edge-1", "low", "[redacted]"}
     for line in lines():
         check_facts(line, stack, operators, since=began)
         assert line["outcome"] in {"ok", "cancelled"}, line
@@ -247,7 +249,8 @@ def strange(method: MethodDescriptor) -> tuple[bytes, dict[str, str]]:
     for field in method.input_type.fields:
         if is_text(field) and not (field.containing_oneof and field.containing_oneof.fields[0] is not field):
             setattr(request, field.name, STRANGER)
-            said[field.name] = "[redacted]" if field.GetOptions().debug_redact else STRANGER
+            is_blanked = field.GetOptions().debug_redact or is_secret(field.name)
+            said[field.name] = "[redacted]" if is_blanked else STRANGER
     return request.SerializeToString(), said
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import statistics
 import time
+import urllib.request
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,13 @@ import pytest
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from parley.edge.v1 import edge_pb2
 from parley.metrics.v1 import metrics_pb2
 
+from tests.e2e.test_admin import admin
 from tests.helpers.operator import Operator
 from tests.helpers.people import People
+from tests.helpers.raw_client import encode
 from tests.helpers.stack import FAST_CONFIG, Stack, eventually, free_ports
 
 if TYPE_CHECKING:
@@ -79,6 +84,81 @@ async def test_metrics_frozen_or_killed_again_and_again_is_nobody_else_s_trouble
             while (await counted(operator)).get("messages_sent", 0) < 3 * MESSAGES:  # noqa: ASYNC110 - other processes
                 await asyncio.sleep(0.5)
         assert (await counted(operator))["messages_sent"] == 3 * MESSAGES
+
+
+BURST = 200
+BURSTS = 10
+SPANS_OF_A_TRACE = 2  # an edge's at least: of the text, and of its delivery
+SENT_BEFORE_MAX = 50  # spans of the people's coming in, before metrics was frozen
+
+
+async def test_what_exporters_had_to_drop_is_counted_and_seen_when_metrics_is_back(stack: Stack) -> None:
+    async with AsyncExitStack() as exits:
+        people = People(stack, exits)
+        alice = await people.person()
+        room_id = await people.room(alice)
+        operator = Operator(stack)
+        pid = stack.pids()["metrics-1"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(BURSTS):
+                await say_many(alice, room_id, BURST)
+            # Spans that waited, and those of exports that nobody took; log records ("metrics cannot be sent") as well.
+            begun = (await operator.edge("GetTracing", edge_pb2.GetTracingRequest())).tracing.started
+            assert begun > BURST
+            await until_more(stack, "edge-1", "lost", "spans", SPANS_OF_A_TRACE * begun - 1 - SENT_BEFORE_MAX)
+            await until_more(stack, "rooms-1", "lost", "spans", BURST)
+            await until_more(stack, "edge-1", "lost", "logs", 0)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        before = {name: exposed(stack, name, "sent", "spans") for name in ("edge-1", "rooms-1")}
+        await say_many(alice, room_id, BURST)
+        for process, count in before.items():  # from now on they get through again
+            await until_more(stack, process, "sent", "spans", count)
+
+        # What an operator is shown is what the processes have counted, all of it.
+
+        async def agrees() -> bool:
+            lost = sum(exposed(stack, name, "lost", kind) for name in stack.pids() for kind in ("spans", "logs"))
+            return (await counted(operator)).get("telemetry_lost") == lost
+
+        async with asyncio.timeout(PATIENCE_S):
+            while not await agrees():  # noqa: ASYNC110 - other processes
+                await asyncio.sleep(0.5)
+        values = await counted(operator)
+        everything = (BURSTS + 1) * BURST
+        assert (values["messages_sent"], values["messages_stored"]) == (everything, everything)
+        status, out, err = await admin(stack, "stats")
+        assert (status, "telemetry_lost" in out) == (0, True), err
+
+
+async def say_many(person: RawClient, room_id: str, count: int) -> None:
+    """Sends so many texts at once, and waits until all are acknowledged."""
+    stream = b"".join(
+        encode({"type": "text_message", "id": 10_000 + number, "room_id": room_id, "data": {"text": f"{number}"}})
+        for number in range(count)
+    )
+    await person.send_bytes(stream)
+    acknowledged = 0
+    while acknowledged < count:
+        frame = await person.read()
+        if "re" in frame:
+            assert "seq" in frame["data"], frame
+            acknowledged += 1
+
+
+def exposed(stack: Stack, process: str, what: str, kind: str) -> float:
+    """How many spans or log records a process has sent or lost, as it tells Prometheus."""
+    with urllib.request.urlopen(f"http://{stack.processes()[process]['prometheus']}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = re.search(rf'^parley_telemetry_{what}_total{{kind="{kind}"}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+async def until_more(stack: Stack, process: str, what: str, kind: str, count: float) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await asyncio.to_thread(exposed, stack, process, what, kind) <= count:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.1)
 
 
 async def counted(operator: Operator) -> dict[str, float]:

@@ -35,7 +35,7 @@ _log = get_logger(__name__)
 
 
 class LogsCollector(logs_service_pb2_grpc.LogsServiceServicer):
-    """Takes in log records. `forward(signal, request, count)` is given what was taken."""
+    """Takes in log records. `forward(signal, request, count)` is given what was understood, kept or not."""
 
     def __init__(
         self, store: LogStore, *, counters: Counters, clock: Clock, forward: Callable[[str, Any, int], object]
@@ -54,20 +54,16 @@ class LogsCollector(logs_service_pb2_grpc.LogsServiceServicer):
         total = _check_size(request)
         identity = peer_identity(context)
         assert identity is not None, "the allow-list lets nobody in without an identity"
-        records = []
-        for resource_logs in request.resource_logs:
-            instance = instance_name(resource_logs.resource.attributes)
-            for scope_logs in resource_logs.scope_logs:
-                read = (_read(record, identity.kind, instance) for record in scope_logs.log_records)
-                records += [record for record in read if record is not None]
+        records = _read_records(request, identity.kind)
         reason = "a record has a time and a text"
+        self._forward("logs", request, len(records))
+        del request  # it may be large, and the disk slow
         try:
             if records:
                 self._evicted.add(await self._store.keep(records, now=self._clock.now()))
         except ParleyError as error:
             # Said once a minute at most by the storage itself; a line here would come in with the next export.
             records, reason = [], f"the store is busy: {error.code}"
-        self._forward("logs", request, len(records))
         self._accepted.add(len(records))
         self._refused.add(total - len(records))
         response = logs_service_pb2.ExportLogsServiceResponse()
@@ -99,6 +95,17 @@ def _check_size(request: logs_service_pb2.ExportLogsServiceRequest) -> int:
     if total > RECORDS_MAX:
         raise ParleyError(ErrorCode.TOO_LARGE, f"more than {RECORDS_MAX} log records in an export")
     return total
+
+
+def _read_records(request: logs_service_pb2.ExportLogsServiceRequest, kind: str) -> list[Record]:
+    """The records that are understood. Raises ParleyError bad_request."""
+    records = []
+    for resource_logs in request.resource_logs:
+        instance = instance_name(resource_logs.resource.attributes)
+        for scope_logs in resource_logs.scope_logs:
+            read = (_read(record, kind, instance) for record in scope_logs.log_records)
+            records += [record for record in read if record is not None]
+    return records
 
 
 def _read(record: logs_pb2.LogRecord, service: str, instance: str) -> Record | None:

@@ -66,14 +66,9 @@ class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
         total = _check_size(request)
         identity = peer_identity(context)
         assert identity is not None, "the allow-list lets nobody in without an identity"
-        spans = []
-        for resource_spans in request.resource_spans:
-            instance = instance_name(resource_spans.resource.attributes)
-            service = _service_name(identity.kind, resource_spans.resource.attributes)
-            for scope_spans in resource_spans.scope_spans:
-                read = (_read_span(span, service, instance) for span in scope_spans.spans)
-                spans += [span for span in read if span is not None]
+        spans = _read_spans(request, identity.kind)
         self._forward("spans", request, len(spans))
+        del request  # it may be large, and the disk slow
         reason = "ids must be of W3C trace context, and a span must not end before it begins"
         if spans:
             try:
@@ -115,6 +110,18 @@ def _check_size(request: trace_service_pb2.ExportTraceServiceRequest) -> int:
     if total > SPANS_MAX:
         raise ParleyError(ErrorCode.TOO_LARGE, f"more than {SPANS_MAX} spans in an export")
     return total
+
+
+def _read_spans(request: trace_service_pb2.ExportTraceServiceRequest, kind: str) -> list[Span]:
+    """The spans that are understood. Raises ParleyError bad_request."""
+    spans = []
+    for resource_spans in request.resource_spans:
+        instance = instance_name(resource_spans.resource.attributes)
+        service = _service_name(kind, resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            read = (_read_span(span, service, instance) for span in scope_spans.spans)
+            spans += [span for span in read if span is not None]
+    return spans
 
 
 def _read_span(span: trace_pb2.Span, service: str, instance: str) -> Span | None:

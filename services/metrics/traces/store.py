@@ -30,6 +30,9 @@ _ROW_BYTES: Final = 250
 SCAN_ENTRIES_MAX: Final = 20_000
 """Traces, the newest, in which a search looks: milliseconds of work, and more than anybody pages through."""
 
+_ID_CHARS_MAX: Final = 150
+"""The longest is a message's: a room's id and an epoch of 64 characters each, and a number."""
+
 _SIZE: Final = -2
 _NEXT_ID: Final = "SELECT coalesce(max(id), 0) + 1 FROM spans"
 _INSERT_SPAN: Final = (
@@ -99,18 +102,27 @@ class TraceStore:
 
 def _row(span: Span, body: bytes, now: float) -> tuple[Any, ...]:
     """The values of _INSERT_SPAN, without the id."""
+    message_id, room_id, user_id = (_id(span, name) for name in (MESSAGE_ID, ROOM_ID, USER_ID))
+    # Beside what the body has of them; a message's stands in an index, too.
+    ids = sum(len(one or "") for one in (message_id, message_id, room_id, user_id))
     return (
         span.trace_id,
         now,
         span.is_entry,
         span.is_error,
         span.end_ns - span.start_ns,
-        span.attributes.get(MESSAGE_ID),
-        span.attributes.get(ROOM_ID),
-        span.attributes.get(USER_ID),
-        len(body) + _ROW_BYTES * (1 + len(span.links)),
+        message_id,
+        room_id,
+        user_id,
+        len(body) + ids + _ROW_BYTES * (1 + len(span.links)),
         body,
     )
+
+
+def _id(span: Span, name: str) -> str | None:
+    """An id by which the span can be found; what cannot be one stands in the body alone."""
+    value = span.attributes.get(name, "")
+    return value if value.isascii() and 0 < len(value) <= _ID_CHARS_MAX else None
 
 
 def _entries_query(wanted: TraceQuery) -> Select[Any]:

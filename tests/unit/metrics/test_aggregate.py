@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.metrics.aggregate import FORGET_AFTER_S, SPREAD_HOURS_MAX, percentile
+from services.metrics.aggregate import FORGET_AFTER_S, SPREAD_HOURS_MAX, Aggregate, percentile
 from services.metrics.points import Point, Source
 from services.metrics.summary import ACKNOWLEDGED
 from tests.helpers.instances import T0, Process, World
@@ -37,6 +37,35 @@ def test_totals_add_up_over_instances_and_attributes(world: World) -> None:
     world.export(one, two)
     assert world.aggregate.total("errors") == 12
     assert world.aggregate.total("nothing") == 0
+
+
+def test_the_series_of_all_instances_share_their_room_and_leave_it_when_they_are_forgotten() -> None:
+    aggregate = Aggregate(
+        monotonic=0.0, stale_after_s=30, max_instances=2, max_series=100, hourly_metric="", max_bytes=10_000
+    )
+
+    def export(instance: str, monotonic: float) -> int:
+        points = [Point(f"{instance}-{number}", (), True, 1, 5, 6) for number in range(10)]
+        return aggregate.ingest(Source("edge", instance), points, now=T0, monotonic=monotonic)
+
+    assert export("one", 1.0) == 0
+    refused = export("two", 2.0)
+    assert 0 < refused < 10
+    assert export("one", FORGET_AFTER_S) == 0  # what is known goes on
+    assert export("three", 2.0 + FORGET_AFTER_S) == refused  # in the place of the second
+    assert aggregate.total("two-0") == 1
+
+
+def test_the_names_of_those_who_are_gone_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.metrics.aggregate.FORGOTTEN_MAX", 25)
+    aggregate = Aggregate(monotonic=0.0, stale_after_s=30, max_instances=1, max_series=100, hourly_metric="")
+    for turn in range(10):
+        names = ["known", *(f"{turn}-{number}" for number in range(10))]
+        points = [Point(name, (), True, 1, 5, 6) for name in names]
+        monotonic = turn * (FORGET_AFTER_S + 1)
+        assert aggregate.ingest(Source("edge", f"edge-{turn}"), points, now=T0, monotonic=monotonic) == 0
+    assert len(aggregate._forgotten) == 25
+    assert aggregate.total("known") == 10
 
 
 def test_the_same_name_in_another_service_is_another_instance(world: World) -> None:

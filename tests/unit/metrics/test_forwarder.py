@@ -36,12 +36,13 @@ class Receiver:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def export(self, made: Any, timeout: float) -> Any:
+    async def export(self, data: bytes, timeout: float) -> Any:
         self.calls += 1
         await self.may_answer.wait()
         if self.status is not None:
             empty = grpc.aio.Metadata()
             raise grpc.aio.AioRpcError(self.status, empty, empty, "no")
+        made = ExportTraceServiceRequest.FromString(data)
         self.taken.append(int(made.resource_spans[0].schema_url))
         response = ExportTraceServiceResponse()
         response.partial_success.rejected_spans = self.rejects

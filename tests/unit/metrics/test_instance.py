@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from services.metrics.instance import REORDER_WINDOW_S, RUNS_REMEMBERED, Gauge, Instance, Series
 from services.metrics.points import Point, Source
+from services.metrics.room import Room
 from tests.helpers.instances import World
 
 MESSAGES = "parley.edge.messages.acknowledged"
@@ -95,6 +96,19 @@ def test_points_beyond_the_limit_are_refused_and_known_series_go_on() -> None:
     assert instance.total("counter-0") == 2
     assert instance.total("counter-4") == 0
     assert instance.gauge("gauge", seen_after=0.0) == 0
+
+
+def test_what_is_refused_leaves_nothing_behind() -> None:
+    room = Room(3_000)
+    instance = Instance(max_series=1_000, room=room)
+    for number in range(500):
+        points = [Point(f"{kind}-{number}", (), kind == "sum", 1, 5, 6) for kind in ("sum", "gauge")]
+        instance.ingest(points, watched="", monotonic=1.0, interval_from=0.0)
+    assert 0 < len(list(instance.totals())) < 5
+    assert len(instance._series) + len(instance._gauges) < 5
+    assert 2_000 < room.taken <= 3_000
+    instance.give_back()
+    assert room.taken == 0
 
 
 def test_a_window_reaches_from_export_to_export() -> None:

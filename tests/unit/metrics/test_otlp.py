@@ -161,6 +161,14 @@ def _spoil_attribute(metric: Metric) -> None:
     metric.sum.data_points[0].attributes.add(key="k").value.string_value = "x" * 129
 
 
+def _spoil_unprintable_attribute(metric: Metric) -> None:
+    metric.sum.data_points[0].attributes.add(key="k").value.string_value = "\x00" * 100
+
+
+def _spoil_unprintable_name(metric: Metric) -> None:
+    metric.name = "\x1b[2J"
+
+
 def _spoil_many_attributes(metric: Metric) -> None:
     for n in range(9):
         metric.sum.data_points[0].attributes.add(key=f"k{n}").value.int_value = n

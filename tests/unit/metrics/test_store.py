@@ -118,6 +118,17 @@ async def test_what_is_old_goes(store: Store, database: Database) -> None:
     assert await store.checkpoints(limit=10) == []
 
 
+async def test_checkpoints_are_bounded_in_bytes_and_the_newest_stay(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.metrics.store.CHECKPOINT_BYTES_MAX", 5_000)
+    run = Run("x" * 1_000, (), 1, 1)
+    for turn in range(10):
+        counted = [Checkpoint(Source(service, f"{turn}"), turn, (run,)) for service in ("edge", "rooms")]
+        await store.keep(sample(T0 + turn), {}, counted)
+    assert [one.time_ns for one in await store.checkpoints(limit=100)] == [9, 9, 8, 8]
+
+
 async def test_a_clock_that_jumped_ahead_costs_little(store: Store, database: Database) -> None:
     rows = [sample(T0 - n)._asdict() for n in range(2 * PRUNE_ROWS)]
     await database.write(lambda connection: connection.execute(insert(tables.samples), rows) and None)

@@ -113,6 +113,29 @@ async def test_bytes_are_bounded_too(database: Database) -> None:
     assert numbers(kept)[0] == 59
 
 
+async def test_a_bound_holds_at_once_however_many_have_to_go(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.metrics.store._BOUNDED_PRUNE_ROWS", 3)
+    store = open_store(database, bytes_max=10_000)
+    await store.keep([span(number, trace=number) for number in range(1, 19)], now=T0)
+    assert await store.keep([span(20, trace=20, attributes={"a": "x" * 9_000})], now=T0) == 18
+    assert numbers(await store.entries(TraceQuery(100))) == [20]
+    orphans = "SELECT count(*) FROM span_traces WHERE span_row NOT IN (SELECT id FROM spans)"
+    assert await database.read(lambda connection: connection.exec_driver_sql(orphans).scalar()) == 0
+
+
+async def test_ids_by_which_spans_are_found_take_room_too(database: Database, tmp_path: Path) -> None:
+    store = open_store(database, rows_max=100_000, bytes_max=2_000_000)
+    names = ("parley.message.id", "parley.room.id", "parley.user.id")
+    for turn in range(60):
+        for text in ("x" * 140, "x" * 250, "\N{DESERET CAPITAL LETTER EW}" * 250):
+            many = range(turn * 25, turn * 25 + 25)
+            batch = [span(n, trace=n + 1, attributes=dict.fromkeys(names, f"{n}{text}")) for n in many]
+            await store.keep(batch, now=T0)
+    assert (tmp_path / "metrics.db").stat().st_size < 1.5 * 2_000_000
+
+
 async def test_what_is_too_old_goes_and_is_not_counted_as_lost(database: Database) -> None:
     store = open_store(database, age_s_max=60)
     await store.keep([span(1), span(2)], now=T0)
