@@ -37,7 +37,7 @@ GIVEN = DEFAULTS if MEASURED_S else BOUNDS
 # docs/operations.md: half again of what is kept, for SQLite; checkpoints; its log, and the service's own.
 DISK_BYTES_MAX = 1.5 * (GIVEN["max_span_bytes"] + GIVEN["max_log_bytes"]) + 2 * GIVEN["max_series_bytes"] + 100_000_000
 # What a message may be, decoded and as rows, for each place, over what the process and its series need.
-MEMORY_BYTES_MAX = 700e6
+MEMORY_BYTES_MAX = 900e6
 ANSWER_S = 30.0
 
 
