@@ -60,10 +60,10 @@ def show(context: Context, arguments: Namespace) -> None:
         del values["picture"]
         context.write_values(values)
         return
-    series = [chart.Series(display.clean(one.name), list(one.values)) for one in graph.series]
+    series = [chart.Series(display.clean(one.name), list(one.values), one.is_below) for one in graph.series]
     width = shutil.get_terminal_size((100, 24)).columns
     times = f"{moment(graph.times_ms[0])} to {moment(graph.times_ms[-1])}" if graph.times_ms else "no data yet"
-    title = f"{graph.title} ({graph.unit}), {times}"
+    title = f"{graph.title} ({graph.unit}), {times}" if graph.unit else f"{graph.title}, {times}"
     context.write_lines([title, *chart.draw(series, width=width, unit=display.clean(graph.unit))])
 
 

@@ -117,12 +117,16 @@ NAMES: Final = (*GRAPHS, HOURLY)
 
 
 class Numbers(NamedTuple):
-    """What a graph shows: a value, or NaN, of each series for each time (Unix seconds)."""
+    """What a graph shows: a value, or NaN, of each series for each time (Unix seconds).
+
+    The series called `below` is of another quantity than the others.
+    """
 
     title: str
     unit: str
     times: list[float]
     series: dict[str, list[float]]
+    below: str = ""
 
 
 def numbers(name: str, data: GraphData) -> Numbers:
@@ -141,7 +145,7 @@ def numbers(name: str, data: GraphData) -> Numbers:
     for line in lines:
         label = line.label if line in graph.lines else graph.volume_axis
         series[label] = [_value(sample, line.column) for sample in data.timeline]
-    return Numbers(graph.title, graph.unit, [sample.at for sample in data.timeline], series)
+    return Numbers(graph.title, graph.unit, [sample.at for sample in data.timeline], series, graph.volume_axis)
 
 
 def _value(sample: Sample, column: str) -> float:

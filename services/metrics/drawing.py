@@ -165,7 +165,9 @@ def _draw_times(axes: Axes, data: GraphData, graph: Graph) -> None:
     axes.set_xlim(_moment(begin - margin), _moment(data.now + margin))  # type: ignore[arg-type]
     locator = AutoDateLocator(tz=UTC, minticks=5, maxticks=13)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
+    formatter = ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]
+    formatter.formats[5] = "%H:%M:%S"  # a lone "30" between 02:40 and 02:41 says nothing
+    axes.xaxis.set_major_formatter(formatter)
     if everything:
         legend_at = (1 - 0.25 / _WIDTH, 1 - 0.08 / axes.figure.get_figheight())  # type: ignore[union-attr]
         axes.figure.legend(

@@ -139,7 +139,10 @@ class MetricsServicer(metrics_pb2_grpc.MetricsServiceServicer):
             title=shown.title,
             unit=shown.unit,
             times_ms=[int(at * 1_000) for at in shown.times],
-            series=[metrics_pb2.GraphSeries(name=name, values=values) for name, values in shown.series.items()],
+            series=[
+                metrics_pb2.GraphSeries(name=name, values=values, is_below=name == shown.below)
+                for name, values in shown.series.items()
+            ],
             picture=picture,
         )
 

@@ -93,6 +93,7 @@ def test_numbers_are_what_the_picture_shows(name: str) -> None:
     assert shown.title
     if name != HOURLY:
         assert {line.label for line in GRAPHS[name].lines} <= set(shown.series)
+        assert (shown.below in shown.series) == (GRAPHS[name].volume is not None)
 
 
 def test_axes_are_labelled_with_units() -> None:
@@ -107,6 +108,16 @@ def test_axes_are_labelled_with_units() -> None:
     (axes,) = graphs.figure_of(HOURLY, data).axes
     assert axes.get_xlabel() == "Hour (UTC)"
     assert axes.get_ylabel() == "Messages acknowledged"
+
+
+def test_times_can_be_told_apart_where_all_is_within_minutes() -> None:
+    data = GraphData(T0, [sample(T0 - 120 + 2 * n) for n in range(60)], {}, HOUR_S)
+    figure = graphs.figure_of("processing_times", data)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(labels) > 3
+    assert all(":" in label for label in labels)
 
 
 def test_bars_show_the_hours_of_the_last_day_only() -> None:

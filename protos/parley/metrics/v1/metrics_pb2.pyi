@@ -290,7 +290,10 @@ class GraphSeries(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    IS_BELOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    is_below: _builtins.bool
+    """Another quantity than the graph's, shown below it on a scale of its own; its unit is in its name."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """NaN where nothing was measured."""
@@ -300,10 +303,11 @@ class GraphSeries(_message.Message):
         *,
         name: _builtins.str = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        is_below: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_below", b"is_below", "name", b"name", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,8 +27,17 @@ def test_a_peak_is_not_averaged_away() -> None:
 def test_series_share_a_scale_and_say_their_values() -> None:
     low, high = draw([Series("p50", [1, 2]), Series("p99", [8, 1000.5])], width=80, unit="ms")
     assert "█" not in low
-    assert low.endswith("now 2  max 2 ms")
-    assert high.endswith("now 1,000.5  max 1,000.5 ms")
+    assert low.endswith("latest 2  max 2 ms")
+    assert high.endswith("latest 1,000.5  max 1,000.5 ms")
+
+
+def test_another_quantity_has_a_scale_and_a_unit_of_its_own() -> None:
+    latency, rate = draw([Series("p99", [1, 2]), Series("Messages/s", [900, 450], is_other=True)], width=80, unit="ms")
+    assert latency.split("|")[1] == "▄█"
+    assert rate.split("|")[1] == "█▄"
+    assert latency.endswith("max 2 ms")
+    assert rate.endswith("max 900")
+    assert draw([Series("fan-out", [2])], width=80, unit="")[0].endswith("max 2")
 
 
 def test_nothing_at_all_can_be_drawn() -> None:
