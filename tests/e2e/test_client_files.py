@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.chat_program import PASSWORD, Terminals, environment, plain, register
+from tests.helpers.chat_program import PASSWORD, Terminals, environment, meet, plain
 from tests.helpers.people import fresh
 from tests.helpers.stack import Stack, eventually
 
@@ -21,17 +21,11 @@ DATA = os.urandom(3_000_000)
 
 
 def test_a_file_goes_from_one_terminal_to_another(stack: Stack, terminal: Terminals, tmp_path: Path) -> None:
-    ada, bob, room = fresh("ada"), fresh("bob"), fresh("tea")
     folder = tmp_path / "things"
     folder.mkdir()
     (folder / "my plan.bin").write_bytes(DATA)
     one, other = terminal(stack), terminal(stack, "--downloads", str(tmp_path / "got"))
-    register(one, ada)
-    register(other, bob)
-    one.enter(f"/create {room}")
-    one.wait_for(f"#{room}>")
-    other.enter(f"/join {room}")
-    other.wait_for(f"#{room}>")
+    ada, _, _ = meet(one, other)
     one.type(f"/file {folder}/my\t")
     one.wait_for("my plan.bin")
     one.enter("")

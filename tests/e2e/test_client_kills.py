@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.chat_program import Terminals, register
-from tests.helpers.people import fresh
+from tests.helpers.chat_program import Terminals, meet
 from tests.helpers.stack import Stack, running_stack
 
 if TYPE_CHECKING:
@@ -32,16 +31,10 @@ def two_edges() -> Iterator[Stack]:
 
 
 def test_a_file_goes_on_at_the_other_edge(two_edges: Stack, terminal: Terminals, tmp_path: Path) -> None:
-    ada, bob, room = fresh("ada"), fresh("bob"), fresh("tea")
     data = os.urandom(FILE_BYTES)
     (tmp_path / "plan.bin").write_bytes(data)
     one, other = terminal(two_edges), terminal(two_edges, "--downloads", str(tmp_path / "got"))
-    register(one, ada)
-    register(other, bob)
-    one.enter(f"/create {room}")
-    one.wait_for(f"#{room}>")
-    other.enter(f"/join {room}")
-    other.wait_for(f"#{room}>")
+    ada, _, _ = meet(one, other)
     one.enter(f"/file {tmp_path}/plan.bin")
     one.wait_for(lambda: re.search(r"↑ plan\.bin  \S+  [1-5][0-9] %", one.text) is not None)
     assert two_edges.process is not None
@@ -65,14 +58,8 @@ def test_a_file_goes_on_at_the_other_edge(two_edges: Stack, terminal: Terminals,
 
 
 def test_a_flood_of_lines_outlives_rooms(two_edges: Stack, terminal: Terminals) -> None:
-    ada, bob, room = fresh("ada"), fresh("bob"), fresh("tea")
     one, other = terminal(two_edges), terminal(two_edges)
-    register(one, ada)
-    register(other, bob)
-    one.enter(f"/create {room}")
-    one.wait_for(f"#{room}>")
-    other.enter(f"/join {room}")
-    other.wait_for(f"#{room}>")
+    ada, _, _ = meet(one, other)
     for number in range(LINES):
         one.enter(f"line {number:03}.")
         if number == LINES // 3:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.chat_program import PASSWORD, Terminals, plain, register
+from tests.helpers.chat_program import PASSWORD, Terminals, meet, plain, register
 from tests.helpers.people import fresh
 from tests.helpers.stack import ROOT, Stack, eventually, parley
 
@@ -87,14 +87,8 @@ def test_a_pipe_sends_and_reads(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_killed_services_cost_no_message(own_stack: Stack, terminal: Terminals) -> None:
-    ada, bob, room = fresh("ada"), fresh("bob"), fresh("tea")
     one, other = terminal(own_stack), terminal(own_stack)
-    register(one, ada)
-    register(other, bob)
-    one.enter(f"/create {room}")
-    one.wait_for(f"#{room}>")
-    other.enter(f"/join {room}")
-    other.wait_for(f"#{room}>")
+    ada, _, _ = meet(one, other)
     for number, service in enumerate(("edge-1", "rooms-1", "auth-1", "edge-1")):
         os.kill(own_stack.pids()[service], 9)
         one.enter(f"message {number}")

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.helpers.people import fresh
 from tests.helpers.stack import ROOT, Stack, parley
 from tests.helpers.terminal_program import TerminalProgram
 
@@ -28,6 +29,18 @@ def register(program: TerminalProgram, name: str) -> None:
         program.wait_for(question)
         program.enter(PASSWORD)
     program.wait_for(f"[SUCCESS] Logged in as {name}.")
+
+
+def meet(one: TerminalProgram, other: TerminalProgram) -> tuple[str, str, str]:
+    """Two new people in a new room, which the first of them has made; their names and the room's."""
+    ada, bob, room = fresh("ada"), fresh("bob"), fresh("tea")
+    register(one, ada)
+    register(other, bob)
+    one.enter(f"/create {room}")
+    one.wait_for(f"#{room}>")
+    other.enter(f"/join {room}")
+    other.wait_for(f"#{room}>")
+    return ada, bob, room
 
 
 def plain(stack: Stack, folder: Path, text: str, user: str, *arguments: str) -> subprocess.CompletedProcess[str]:
