@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from deploy.local.plan import Spec
 
+SPARE_READY_S = 5.0  # on a machine that has no spare time
 READY_S = 60.0  # generous: a loaded machine may take long to import everything; a dead process is seen at once
 POLL_S = 0.02
 LINE_BYTES_MAX = 65_536  # of one line of a child's output; a longer one is cut into several
@@ -34,8 +36,12 @@ _COMPLAINTS = 8  # how many of the last log lines of level error are kept to exp
 class Child:
     """A running process. `say` takes each line of its output that is not a log line."""
 
-    def __init__(self, spec: Spec, process: asyncio.subprocess.Process, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, spec: Spec, process: asyncio.subprocess.Process, say: Callable[[str], None], *, ready_s: float
+    ) -> None:
         self.spec = spec
+        self._ready_s = ready_s
+        self.was_too_slow = False  # to serve in time
         self.pid = process.pid
         self.started_at = time.monotonic()
         self._process = process
@@ -44,10 +50,19 @@ class Child:
         self._output = asyncio.create_task(self._read_output(), name=f"output of {spec.name}")
 
     @classmethod
-    async def start(cls, spec: Spec, *, lock: int, say: Callable[[str], None]) -> Child:
-        """Starts the process. `lock` is the descriptor that it inherits. Raises OSError."""
+    async def start(cls, spec: Spec, *, lock: int, say: Callable[[str], None], in_spare_time: bool = False) -> Child:
+        """Starts the process. `lock` is the descriptor that it inherits. Raises OSError.
+
+        With `in_spare_time` it runs, for all of its life, only where nobody else wants the core.
+        """
         spec.ready_file.unlink(missing_ok=True)
         supervisor = os.getpid()
+
+        def prepare() -> None:
+            lifeline.tie_to(supervisor)
+            if in_spare_time and sys.platform == "linux":
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
         process = await asyncio.create_subprocess_exec(
             *spec.command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -56,9 +71,9 @@ class Child:
             env={**os.environ, **spec.environment},
             pass_fds=(lock,),
             process_group=0,
-            preexec_fn=lambda: lifeline.tie_to(supervisor),
+            preexec_fn=prepare,
         )
-        return cls(spec, process, say)
+        return cls(spec, process, say, ready_s=SPARE_READY_S if in_spare_time else READY_S)
 
     @property
     def entry(self) -> Entry:
@@ -75,13 +90,14 @@ class Child:
 
     async def wait_ready(self) -> None:
         """Waits until the process says that it serves. Raises StartError when it dies or takes too long."""
-        deadline = self.started_at + READY_S
+        deadline = self.started_at + self._ready_s
         while not _is_ready(self.spec.ready_file, pid=self.pid):
             if self._process.returncode is not None:
                 await self.wait()
                 raise StartError(f"{self.spec.name} did not start: {self.explain_end()}")
             if time.monotonic() > deadline:
-                raise StartError(f"{self.spec.name} did not serve within {READY_S:g} s")
+                self.was_too_slow = True
+                raise StartError(f"{self.spec.name} did not serve within {self._ready_s:g} s")
             await asyncio.sleep(POLL_S)
 
     async def wait(self) -> None:

@@ -99,9 +99,9 @@ class Supervisor:
             for wait in waits:
                 wait.cancel()
 
-    async def _spawn(self, spec: Spec) -> Child:
+    async def _spawn(self, spec: Spec, *, in_spare_time: bool = False) -> Child:
         try:
-            child = await Child.start(spec, lock=self._lock, say=self._say)
+            child = await Child.start(spec, lock=self._lock, say=self._say, in_spare_time=in_spare_time)
         except OSError as error:
             raise StartError(f"{spec.name} cannot be started: {error}") from error
         self._children[spec.name] = child
@@ -119,12 +119,15 @@ class Supervisor:
             when = "at once" if delay_s == 0 else f"in {delay_s:g} s"
             self._say(f"{spec.name} died ({child.explain_end()}); starting it again {when}")
             await asyncio.sleep(delay_s)
-            await self._revive(spec)
+            # A start takes most of a second of a core. Nobody waits for metrics, and whoever chats is not to feel that
+            # it dies again and again.
+            in_spare_time = spec.service == "metrics" and delay_s > 0 and not child.was_too_slow
+            await self._revive(spec, in_spare_time=in_spare_time)
 
-    async def _revive(self, spec: Spec) -> bool:
+    async def _revive(self, spec: Spec, *, in_spare_time: bool = False) -> bool:
         """Starts a process again, and returns whether it serves. If not, `_keep_alive` sees it dead next."""
         try:
-            child = await self._spawn(spec)
+            child = await self._spawn(spec, in_spare_time=in_spare_time)
         except StartError as error:
             self._say(str(error))
             return False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy.local import child as child_module
 from deploy.local import supervisor as module
 from deploy.local.failures import StartError
 from deploy.local.supervisor import Supervisor
@@ -38,7 +39,12 @@ class Bench:
 
 @asynccontextmanager
 async def running(tmp_path: Path, *names: str) -> AsyncIterator[Bench]:
-    bench = Bench([specs.make(tmp_path, name) for name in names])
+    async with watched(Bench([specs.make(tmp_path, name) for name in names])) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def watched(bench: Bench) -> AsyncIterator[Bench]:
     await bench.supervisor.start()
     watch = asyncio.create_task(bench.supervisor.watch())
     try:
@@ -70,6 +76,39 @@ async def test_what_dies_is_started_again_at_once_and_told(tmp_path: Path) -> No
         assert after["edge-1"].pid != before["edge-1"].pid
         assert after["auth-1"] == before["auth-1"]
         assert bench.said[0] == "edge-1 died (killed by SIGKILL); starting it again at once"
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a class of Linux's scheduler")
+async def test_metrics_that_dies_again_and_again_starts_in_spare_time_and_the_others_do_not(tmp_path: Path) -> None:
+    async with running(tmp_path, "metrics-1", "rooms-1") as bench:
+        entries = await bench.written.get()
+        classes: dict[str, list[int]] = {}
+        for name in ("metrics-1", "rooms-1"):
+            for _ in range(3):
+                os.kill(entries[name].pid, signal.SIGKILL)
+                entries = await asyncio.wait_for(bench.written.get(), 20)
+                classes.setdefault(name, []).append(os.sched_getscheduler(entries[name].pid))
+        assert classes["metrics-1"] == [os.SCHED_OTHER, os.SCHED_IDLE, os.SCHED_IDLE]
+        assert set(classes["rooms-1"]) == {os.SCHED_OTHER}
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a class of Linux's scheduler")
+async def test_metrics_that_finds_no_spare_time_is_started_like_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = "import os, time\nif os.sched_getscheduler(0) == os.SCHED_IDLE: time.sleep(60)\n"
+    monkeypatch.setattr(child_module, "SPARE_READY_S", 0.2)
+    bench = Bench([specs.make(tmp_path, "metrics-1", never + specs.SERVES)])
+    async with watched(bench):
+        entries = await bench.written.get()
+        os.kill(entries["metrics-1"].pid, signal.SIGKILL)
+        entries = await asyncio.wait_for(bench.written.get(), 20)
+        os.kill(entries["metrics-1"].pid, signal.SIGKILL)
+        in_vain = await asyncio.wait_for(bench.written.get(), 20)
+        served = await asyncio.wait_for(bench.written.get(), 20)
+        assert served["metrics-1"].pid != in_vain["metrics-1"].pid
+        assert os.sched_getscheduler(served["metrics-1"].pid) == os.SCHED_OTHER
+        assert "metrics-1 did not serve within 0.2 s" in bench.said
 
 
 async def test_a_process_that_does_not_come_up_fails_the_start(tmp_path: Path) -> None:
