@@ -265,7 +265,11 @@ def _quantiles(samples: list[float]) -> str:
 def target_of(arguments: argparse.Namespace) -> Iterator[Target]:
     """The stack that was named, or one of our own."""
     if arguments.home is not None:
-        yield _target_at(json.loads((arguments.home / "run" / "stack.json").read_text()), arguments.host or "localhost")
+        try:
+            info = json.loads((arguments.home / "run" / "stack.json").read_text())
+        except OSError as error:
+            raise SystemExit(f"load_test: no stack has its home in {arguments.home}: {error.strerror}") from None
+        yield _target_at(info, arguments.host or "localhost")
     elif arguments.port is not None or arguments.host is not None:
         if arguments.ca is None:
             raise SystemExit("load_test: --host and --port need --ca, the certificate authority of that server")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from tests.helpers.stack import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.helpers.stack import Stack
 
 
@@ -39,3 +41,15 @@ def test_a_server_that_is_not_there_is_an_error(stack: Stack) -> None:
     assert done.returncode == 1
     assert "0/2" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_home_without_a_stack_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "tests/load_test.py", "2", "--home", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"load_test: no stack has its home in {tmp_path}: No such file or directory\n"
