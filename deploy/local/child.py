@@ -61,7 +61,8 @@ class Child:
         def prepare() -> None:
             lifeline.tie_to(supervisor)
             if in_spare_time and sys.platform == "linux":
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                with contextlib.suppress(OSError):  # a sandbox may forbid it: then it starts like the others
+                    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
         process = await asyncio.create_subprocess_exec(
             *spec.command,

@@ -35,6 +35,19 @@ async def test_serves_and_ends_when_asked(tmp_path: Path, lock: int) -> None:
     assert child.explain_end() == "status 0"
 
 
+async def test_starts_like_the_others_where_spare_time_is_forbidden(
+    tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbid, raising=False)
+    child = await Child.start(specs.make(tmp_path, "metrics-1"), lock=lock, say=pytest.fail, in_spare_time=True)
+    await child.wait_ready()
+    child.terminate()
+    await child.wait()
+
+
 async def test_an_early_death_is_explained(tmp_path: Path, lock: int) -> None:
     said: list[str] = []
     child = await Child.start(specs.make(tmp_path, "auth-1", specs.DIES), lock=lock, say=said.append)
