@@ -262,6 +262,25 @@ async def test_fifty_people_register_and_log_in_at_once(
     }
 
 
+async def renew_without_naming(edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World, *, seconds: int) -> None:
+    """An edge that holds no connection renews its lease every 5 s, for so long."""
+    for _ in range(seconds // 5):
+        await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE))
+        world.clock.advance(5)
+    await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE))
+
+
+async def test_a_session_whose_edge_never_heard_of_it_makes_room(
+    edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World
+) -> None:
+    await edge.Register(registration("alice"))
+    await edge.Login(login("alice"))  # the answer got lost on its way
+    await renew_without_naming(edge, world, seconds=55)
+    assert (await refusal(edge.Login(login("alice")))).code is ErrorCode.ALREADY_LOGGED_IN
+    await renew_without_naming(edge, world, seconds=5)
+    assert (await edge.Login(login("alice"))).session_id
+
+
 async def test_a_login_past_its_deadline_leaves_no_session(
     edge: auth_pb2_grpc.AuthServiceAsyncStub, world: World
 ) -> None:
@@ -271,10 +290,8 @@ async def test_a_login_past_its_deadline_leaves_no_session(
             response = await edge.Login(login("alice"), timeout=0.004)
             await edge.Logout(auth_pb2.LogoutRequest(session_id=response.session_id))
     await auth_world.until(lambda: not world.tasks._tasks and world.pool.pending == 0)
-    # An answer that was under way when the deadline passed has left a session; the edge, which never heard of it, does
-    # not name it when it next renews its lease.
-    world.clock.advance(61)
-    await edge.RenewLease(auth_pb2.RenewLeaseRequest(edge=EDGE))
+    # An answer that was under way when the deadline passed has left a session, of which the edge never heard.
+    await renew_without_naming(edge, world, seconds=70)
     assert (await edge.Login(login("alice"))).session_id
 
 
