@@ -64,6 +64,19 @@ async def say(line: Line, room: str, count: int) -> None:
         await asyncio.sleep(1.0)
 
 
+async def resume(line: Line, data: Frame) -> Frame:
+    """The answer to a resume, asked again for a while where auth cannot be reached yet. Raises LostError,
+    RefusedError."""
+    began = time.monotonic()
+    while True:
+        try:
+            return await line.ask("resume", data)
+        except RefusedError as error:
+            if error.code != "unavailable" or time.monotonic() - began > HEALS_S:
+                raise
+        await asyncio.sleep(0.5)
+
+
 async def leave_and_return(stack: target.Target, *, seconds: float, messages: int, kill: bool) -> str:
     """What happened, in a line. Raises AwayError, and LostError, RefusedError where it does not even come to that."""
     run = secrets.token_hex(3)
@@ -83,7 +96,7 @@ async def leave_and_return(stack: target.Target, *, seconds: float, messages: in
     back = await connect(stack, 1, seen)
     positions = {room: {"epoch": joined["epoch"], "seq": joined["last_seq"]}}
     began = time.monotonic()
-    answer = await back.ask("resume", {"token": token, "rooms": positions})
+    answer = await resume(back, {"token": token, "rooms": positions})
     [found] = [one for one in answer["rooms"] if one["room_id"] == room]
     if not found["recovered"] or found["replay"] != messages:
         raise AwayError(f"{found} after {away_s:.0f} s and {messages} messages")
