@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.stack import free_ports
 
 
 def find_program(name: str, *directories: Path) -> str:
@@ -31,7 +32,5 @@ def find_go_program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that was free a moment ago, and that the kernel gives to nobody who asks for any."""
+    return free_ports()

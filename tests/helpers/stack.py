@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 READY_S = 60.0  # the product promises 10 on an installed machine; a busy test machine is not one
 STOP_S = 30.0
 POLL_S = 0.02
+_PORTS = range(12_000, 19_000)
+_given: set[int] = set()  # by this process
 
 # Registering and logging in would otherwise cost a quarter of a second of CPU each, and all tests share one address.
 # Without time for them, metrics draws no last graphs when it ends, which takes seconds.
@@ -38,13 +40,19 @@ def parley(*arguments: str) -> list[str]:
 
 
 def free_ports(count: int = 1) -> int:
-    """The first of `count` neighbouring ports that are free.
+    """The first of `count` neighbouring ports that are free, none of which was given out before.
 
-    Chosen at random below the kernel's ephemeral range, so that parallel test runs and restarts do not collide.
+    Chosen at random below the kernel's ephemeral range, so that parallel test runs and restarts do not collide. The
+    workers of one run have a part of the ports each: none takes what another has chosen and not opened yet.
     """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    part = len(_PORTS) // workers
     for _ in range(500):
-        first = random.randrange(12_000, 19_000)
-        if all(_is_free(first + k) for k in range(count)):
+        first = _PORTS[worker * part] + random.randrange(part - count + 1)
+        ports = range(first, first + count)
+        if _given.isdisjoint(ports) and all(map(_is_free, ports)):
+            _given.update(ports)
             return first
     raise AssertionError("no free ports")
 
