@@ -74,6 +74,13 @@ def eventually(is_so: Callable[[], object], *, timeout_s: float = 20.0, why: str
         time.sleep(POLL_S)
 
 
+def whole_lines(path: Path, start: int = 0) -> list[str]:
+    """The lines of a log from a byte on. One that is just being written may be there in part, and is left out."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read().rpartition(b"\n")[0].decode().splitlines()
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     try:
@@ -217,7 +224,7 @@ class Stack:
 
     def log_events(self) -> list[dict[str, Any]]:
         """The lines of logs/server.log, each of which must be JSON."""
-        return [json.loads(line) for line in (self.home / "logs" / "server.log").read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.home / "logs" / "server.log")]
 
     def cpu_s(self) -> float:
         """CPU time of all processes so far."""

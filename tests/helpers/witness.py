@@ -8,6 +8,8 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from tests.helpers.stack import whole_lines
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -69,9 +71,7 @@ class CleanLogs:
 
     def check(self) -> None:
         """Bad input is no news for an operator's error log, and never a traceback."""
-        with self._path.open("rb") as file:
-            file.seek(self._start)
-            lines = file.read().decode().splitlines()
+        lines = whole_lines(self._path, self._start)
         assert not [line for line in lines if "Traceback" in line]
         events = [json.loads(line) for line in lines]
         assert not [event for event in events if event["level"] in {"error", "critical"}]
