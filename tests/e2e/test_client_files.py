@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.helpers.chat_program import PASSWORD, Terminals, environment, meet, plain
 from tests.helpers.people import fresh
-from tests.helpers.stack import Stack, eventually
+from tests.helpers.stack import Stack
 
 # The child replaces itself at once, so what the warning fears cannot happen.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -30,16 +29,15 @@ def test_a_file_goes_from_one_terminal_to_another(stack: Stack, terminal: Termin
     one.wait_for("my plan.bin")
     one.enter("")
     one.wait_for("[SUCCESS] my plan.bin (2.9 MiB) is sent.")
-    other.wait_for("[file my plan.bin, 2.9 MiB: /get ")
-    found = re.search(r"/get ([0-9a-f]{8})\]", other.text)
-    assert found is not None
+    found = other.find(r"\[file my plan\.bin, 2\.9 MiB: /get ([0-9a-f]{8})\]")
     other.enter(f"/get {found[1]}")
     other.wait_for("[SUCCESS] my plan.bin (2.9 MiB) is saved as")
     saved = tmp_path / "got" / "my plan.bin"
     assert saved.read_bytes() == DATA
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     other.enter(f"/get {found[1]}")
-    eventually((tmp_path / "got" / "my plan (1).bin").exists)
+    # It says so afterwards; a program whose terminal nobody reads would stop before.
+    other.wait_for((tmp_path / "got" / "my plan (1).bin").exists)
     other.enter("/files")
     other.wait_for(ada)
     other.enter("/get nothing")

@@ -36,7 +36,7 @@ def test_a_file_goes_on_at_the_other_edge(two_edges: Stack, terminal: Terminals,
     one, other = terminal(two_edges), terminal(two_edges, "--downloads", str(tmp_path / "got"))
     ada, _, _ = meet(one, other)
     one.enter(f"/file {tmp_path}/plan.bin")
-    one.wait_for(lambda: re.search(r"↑ plan\.bin  \S+  [1-5][0-9] %", one.text) is not None)
+    one.find(r"↑ plan\.bin  \S+  [1-5][0-9] %")
     assert two_edges.process is not None
     two_edges.process.send_signal(signal.SIGSTOP)  # the supervisor: the edge stays dead
     try:
@@ -45,9 +45,8 @@ def test_a_file_goes_on_at_the_other_edge(two_edges: Stack, terminal: Terminals,
         one.enter("did it arrive?")
         one.wait_for("[SYSTEM] Connected again.", timeout_s=PATIENCE_S)
         one.wait_for("[SUCCESS] plan.bin (76.3 MiB) is sent.", timeout_s=PATIENCE_S)
-        other.wait_for("[file plan.bin, 76.3 MiB: /get ", timeout_s=PATIENCE_S)
-        found = re.search(r"/get ([0-9a-f]{8})\]", other.text)
-        assert found is not None
+        other.wait_for(f"{ada}: did it arrive?", timeout_s=PATIENCE_S)
+        found = other.find(r"\[file plan\.bin, 76\.3 MiB: /get ([0-9a-f]{8})\]", timeout_s=PATIENCE_S)
         other.enter(f"/get {found[1]}")
         other.wait_for("[SUCCESS] plan.bin (76.3 MiB) is saved as", timeout_s=PATIENCE_S)
         assert (tmp_path / "got" / "plan.bin").read_bytes() == data

@@ -63,7 +63,9 @@ def test_a_second_login_is_told_since_when_the_first_lives(stack: Stack, termina
     second.wait_for("End that session?")
     second.enter("no")
     second.wait_for("(since ")
-    first.enter("/quit")  # it has not suffered
+    first.enter("/logout")  # it has not suffered; that it is gone is known elsewhere when this is answered
+    first.wait_for("not logged in")
+    first.enter("/quit")
     assert first.wait_for_end() == 0
     second.enter(f"/login {name} '{PASSWORD}'")
     second.wait_for("[SUCCESS]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +11,8 @@ import pyte
 
 PATIENCE_S = 20.0
 READ_BYTES = 65_536
+# Less than it takes to draw a line of progress anew: between two such reads nothing appears and goes again.
+CLOSE_BYTES = 128
 
 
 class _Screen(pyte.Screen):
@@ -59,6 +62,14 @@ class TerminalProgram:
             if not self._read(deadline):
                 raise AssertionError(f"it never came: {what!r}; the screen is:\n{self.text}")
 
+    def find(self, pattern: str, *, timeout_s: float = PATIENCE_S) -> re.Match[str]:
+        """Reads until something on the screen fits, and misses nothing, however shortly it is there."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := re.search(pattern, self.text)):
+            if not self._read(deadline, CLOSE_BYTES):
+                raise AssertionError(f"it never came: {pattern!r}; the screen is:\n{self.text}")
+        return found
+
     def wait_for_end(self) -> int:
         """Reads until the program has ended; returns its exit status."""
         deadline = time.monotonic() + PATIENCE_S
@@ -68,9 +79,9 @@ class TerminalProgram:
         assert self.child.exitstatus is not None, f"ended by signal {self.child.signalstatus}"
         return self.child.exitstatus
 
-    def _read(self, deadline: float) -> bool:
+    def _read(self, deadline: float, size: int = READ_BYTES) -> bool:
         try:
-            data = self.child.read_nonblocking(READ_BYTES, timeout=max(0.0, deadline - time.monotonic()))
+            data = self.child.read_nonblocking(size, timeout=max(0.0, deadline - time.monotonic()))
         except (pexpect.TIMEOUT, pexpect.EOF):
             return False
         self.output += data
