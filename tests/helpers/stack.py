@@ -208,14 +208,15 @@ class Stack:
         before = self.pids()[name]
         os.kill(before, signal.SIGKILL)
         eventually(lambda: self.pids()[name] != before, why=f"{name} was not restarted")
-        eventually(lambda: self._serves(name), timeout_s=READY_S, why=f"{name} does not serve")
+        eventually(lambda: self.serves(name), timeout_s=READY_S, why=f"{name} does not serve")
 
-    def _serves(self, name: str) -> bool:
+    def serves(self, name: str) -> bool:
+        """Whether a process that is meant to run does, and has said that it is ready."""
         try:
             ready = json.loads((self.home / "run" / f"{name}.ready.json").read_text())
         except FileNotFoundError:
             return False
-        return bool(ready["pid"] == self.pids()[name])
+        return bool(ready["pid"] == self.pids()[name]) and is_alive(ready["pid"])
 
     def log_text(self) -> str:
         """Everything in logs/server.log and in the terminal so far."""
