@@ -172,8 +172,8 @@ async def test_dawdlers_are_hung_up_on(people: People, stack: Stack) -> None:
     """A handshake may take 5 s, a frame 10 s; how many bytes come in between does not matter."""
 
     async def no_handshake() -> float:
-        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
         started = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
         with contextlib.suppress(OSError):
             assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()
