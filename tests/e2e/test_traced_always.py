@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ import pytest
 from parley.process.v1 import process_pb2, process_pb2_grpc
 
 from client.admin.channels import ask_one, open_stack
-from tests.e2e.test_admin import done
+from tests.e2e.test_admin import admin, done
 from tests.helpers.operator import traceparent
 from tests.helpers.people import People
 from tests.helpers.stack import FAST_CONFIG, Stack, running_stack
@@ -93,5 +94,8 @@ async def test_a_line_of_the_log_says_to_which_trace_and_span_it_belongs(stack: 
         stack, "logs", "--trace", trace_id,
         is_there=lambda found: [(one["body"], one["span_id"]) for one in found] == [("log level changed", span_id)],
     )  # fmt: skip
-    shown = await done(stack, "trace", trace_id)
-    assert [(one["span_id"], one["parent_span_id"]) for one in shown["spans"]] == [(span_id, parent)]
+    async with asyncio.timeout(ARRIVES_S):
+        while (shown := await admin(stack, "--json", "trace", trace_id))[0] != 0:
+            assert "There is no trace of" in shown[2]  # spans come by a way of their own
+    spans = json.loads(shown[1])["spans"]
+    assert [(one["span_id"], one["parent_span_id"]) for one in spans] == [(span_id, parent)]
