@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 from tests.security.attempt import PASSWORD, Attempt, Check, demand, demand_code, fresh
@@ -67,7 +66,8 @@ async def check_timing_tells_nothing(attempt: Attempt) -> str:
             if reply["data"]["code"] == "invalid_credentials":
                 seconds[is_known].append(time.perf_counter() - started)
     demand(all(seconds.values()), "everything was rate-limited")
-    known, unknown = (statistics.median(seconds[is_known]) for is_known in (True, False))
+    # The quickest of each: whatever else the machine does makes answers slower, never quicker.
+    known, unknown = (min(seconds[is_known]) for is_known in (True, False))
     factor = max(known, unknown) / min(known, unknown)
     demand(factor < _FACTOR_MAX, f"known {known * 1000:.1f} ms, unknown {unknown * 1000:.1f} ms")
     return f"known {known * 1000:.1f} ms, unknown {unknown * 1000:.1f} ms"
