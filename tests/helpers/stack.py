@@ -40,15 +40,17 @@ def parley(*arguments: str) -> list[str]:
 
 
 def free_ports(count: int = 1) -> int:
-    """The first of `count` neighbouring ports that are free, none of which was given out before.
+    """The first of `count` neighbouring ports that are free, none of which was given out before, as long as there are.
 
     Chosen at random below the kernel's ephemeral range, so that parallel test runs and restarts do not collide. The
     workers of one run have a part of the ports each: none takes what another has chosen and not opened yet.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
     part = len(_PORTS) // workers
-    for _ in range(500):
+    for attempt in range(1_000):
+        if attempt == 500:
+            _given.clear()
         first = _PORTS[worker * part] + random.randrange(part - count + 1)
         ports = range(first, first + count)
         if _given.isdisjoint(ports) and all(map(_is_free, ports)):

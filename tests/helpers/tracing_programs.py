@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers.servers import find_go_program, free_port
-from tests.helpers.stack import ROOT, eventually
+from tests.helpers.servers import find_go_program
+from tests.helpers.stack import ROOT, eventually, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,15 +81,17 @@ def _instance(process: dict[str, Any]) -> str:
 def running_jaeger(folder: Path) -> Iterator[Jaeger]:
     """Skips the test where there is none."""
     skip_where_left_out()
-    otlp, api, health = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    first = free_ports(11)
+    otlp, api, health, *rest = (f"127.0.0.1:{first + number}" for number in range(11))
+    others = iter(rest)
     command = [
         find_go_program("jaeger-all-in-one"),
         f"--collector.otlp.grpc.host-port={otlp}", f"--query.http-server.host-port={api}",
         f"--admin.http.host-port={health}",
-        *(f"--{name}.host-port=127.0.0.1:{free_port()}" for name in (
+        *(f"--{name}.host-port={next(others)}" for name in (
             "collector.otlp.http", "collector.grpc-server", "collector.http-server", "query.grpc-server", "http-server",
         )),
-        *(f"--processor.{name}.server-host-port=127.0.0.1:{free_port()}" for name in (
+        *(f"--processor.{name}.server-host-port={next(others)}" for name in (
             "jaeger-binary", "jaeger-compact", "zipkin-compact",
         )),
     ]  # fmt: skip
@@ -114,7 +116,8 @@ class Collector:
 def running_collector(folder: Path, *, certificate: Path, key: Path, jaeger: str) -> Iterator[Collector]:
     """With the shipped configuration, in which only addresses and paths are others. Skips the test without one."""
     skip_where_left_out()
-    port, prometheus = free_port(), f"127.0.0.1:{free_port()}"
+    port = free_ports(2)
+    prometheus = f"127.0.0.1:{port + 1}"
     text = CONFIGURATION.read_text()
     for shipped, here in (
         ("/run/secrets/parley/certificate.pem", str(certificate)),
