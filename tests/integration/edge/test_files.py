@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import force_setattr
 
+from services.common.clock import FakeClock
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from tests.helpers.edge_world import EdgeWorld, edge_world, until
@@ -147,7 +149,7 @@ async def test_what_is_on_its_way_to_a_transfer_that_ended_is_no_fault(tmp_path:
 
 
 async def test_chunks_of_nothing_end_the_connection(tmp_path: Path) -> None:
-    async with edge_world(tmp_path) as world:
+    async with edge_world(tmp_path, clock=FakeClock()) as world:  # as time goes by, faults are forgiven
         _, (amy,) = await lobby(world, "amy")
         for _ in range(21):
             await amy.send_chunk("ab" * 16, 0, b"x")
@@ -255,14 +257,18 @@ async def test_rooms_is_gone_in_the_middle(tmp_path: Path) -> None:
 
 
 async def test_an_upload_in_which_nothing_moves_is_ended(tmp_path: Path) -> None:
-    async with edge_world(tmp_path, file_idle_timeout_s=0.2) as world:
+    async with edge_world(tmp_path) as world:
         room_id, (amy,) = await lobby(world, "amy")
         offered = await offer(amy, room_id, DATA)
+        idle_s = world.edge._files._rules.idle_s
+        force_setattr(world.edge._files._rules, "idle_s", 0.2)
         await amy.send_chunk(offered["file_id"], 0, DATA[:CHUNK])
         error = await amy.event("error", file_id=offered["file_id"])
         assert error["data"]["code"] == "unavailable"
         assert world.files.uploads[0].has_finished_writing
+        force_setattr(world.edge._files._rules, "idle_s", idle_s)  # this one is to get through
         file_id = await send_file(amy, room_id, DATA)
+        force_setattr(world.edge._files._rules, "idle_s", 0.2)
         await amy.expect("file_get", {"file_id": file_id})
         assert (await amy.event("file_cancel", file_id=file_id))["data"]["code"] == "unavailable"
 

@@ -339,7 +339,8 @@ async def test_alpn_is_offered_and_its_absence_is_fine(tmp_path: Path, offered: 
 
 
 async def test_a_handshake_that_stalls_is_ended(tmp_path: Path) -> None:
-    async with edge_world(tmp_path, handshake_timeout_s=0.3) as world, bystanders(world):
+    async with edge_world(tmp_path) as world, bystanders(world):
+        world.edge._listener._handshake_s = 0.3  # from now on: the bystanders had time for theirs
         reader, writer = await raw_connection(world)
         assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()

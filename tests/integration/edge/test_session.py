@@ -11,6 +11,7 @@ import pytest
 from parley.edge.v1 import edge_pb2
 from parley.rooms.v1 import feed_pb2
 
+from services.common.clock import FakeClock
 from services.common.errors import ParleyError
 from services.common.wire.codes import ErrorCode
 from tests.helpers.edge_world import PASSWORD, EdgeWorld, edge_world, until
@@ -257,15 +258,20 @@ async def test_a_lost_stream_loses_and_doubles_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("was_written", [True, False])
 async def test_a_text_without_an_answer_is_given_up(tmp_path: Path, was_written: bool) -> None:
-    async with edge_world(tmp_path, publish_timeout_s=0.5) as world:
+    clock = FakeClock()
+    async with edge_world(tmp_path, clock=clock) as world:
         room_id, (alice,) = await lobby(world, "alice")
         if was_written:
             world.rooms.is_silent = True
         else:
             world.rooms.refuse_streams = True
             world.rooms.break_streams()
-        code = await alice.refused("text_message", {"text": "hi"}, room_id=room_id)
-        assert code == ("unknown_outcome" if was_written else "unavailable")
+        await alice.send("text_message", {"text": "hi"}, room_id=room_id, id="hi")
+        await until(lambda: world.rooms.rooms[room_id].log if was_written else len(world.edge._core.publisher))
+        for _ in range(12):
+            await clock.advance(1)
+        refusal = await alice.wait_for(lambda frame: frame.get("re") == "hi")
+        assert refusal["data"]["code"] == ("unknown_outcome" if was_written else "unavailable")
 
 
 async def test_a_service_that_is_away_is_said_so(tmp_path: Path) -> None:
@@ -283,13 +289,13 @@ async def test_a_service_that_is_away_is_said_so(tmp_path: Path) -> None:
 
 
 async def test_texts_are_rate_limited(tmp_path: Path) -> None:
-    async with edge_world(tmp_path, text_rate=5.0, text_burst=3) as world:
+    async with edge_world(tmp_path, clock=FakeClock(), text_rate=5.0, text_burst=3) as world:
         room_id, (alice,) = await lobby(world, "alice")
         for number in range(3):
             await alice.say(room_id, f"t{number}")
         reply = await alice.request("text_message", {"text": "hi"}, room_id=room_id)
         assert reply["data"]["code"] == "rate_limited"
-        assert 0 < reply["data"]["retry_after_s"] <= 0.2
+        assert 0 < reply["data"]["retry_after_s"] <= 0.201  # rounded up
 
 
 async def test_a_token_that_nobody_gave_is_refused(tmp_path: Path) -> None:
