@@ -88,7 +88,7 @@ def client_context() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def pair(
-    *, shutdown_s: float = 2.0, small_buffers: bool = False, turns: ReadTurns | None = None
+    *, shutdown_s: float = 20.0, small_buffers: bool = False, turns: ReadTurns | None = None
 ) -> AsyncIterator[Pair]:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
