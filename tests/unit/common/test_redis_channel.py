@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.asyncio import Connection
 from structlog.testing import capture_logs
 
+from services.common import redis_channel, redis_client
 from services.common.clock import SystemClock
-from services.common.redis_channel import RedisChannel
+from services.common.redis_channel import SILENCE_S, RedisChannel
 from services.common.redis_client import RedisAccess, RedisClient
 from services.common.tasks import TaskSet
 from tests.helpers.auth_world import until
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.helpers.redis_server import RedisServer
+
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is there is given the time that a busy machine takes."""
+    monkeypatch.setattr(redis_client, "TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(redis_channel, "TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(redis_channel, "SILENCE_S", PATIENCE_S)
 
 
 class Ear:
@@ -96,7 +109,10 @@ async def test_a_channel_that_was_lost_says_so_when_it_is_back(own_redis: RedisS
         assert ear.heard == [b"after"]
 
 
-async def test_a_frozen_server_is_noticed_without_traffic(own_redis: RedisServer) -> None:
+async def test_a_frozen_server_is_noticed_without_traffic(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_channel, "SILENCE_S", SILENCE_S)
     async with listening(own_redis) as ear:
         await ear.is_subscribed(1)
         os.kill(own_redis.pid, signal.SIGSTOP)
@@ -104,11 +120,22 @@ async def test_a_frozen_server_is_noticed_without_traffic(own_redis: RedisServer
             await until(lambda: not ear.channel.is_up)
         finally:
             os.kill(own_redis.pid, signal.SIGCONT)
+        monkeypatch.setattr(redis_channel, "SILENCE_S", PATIENCE_S)
         await ear.is_subscribed(2)
         await ear.say(b"after")
 
 
-async def test_a_quiet_server_is_left_alone(own_redis: RedisServer) -> None:
+async def test_a_quiet_server_is_left_alone(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asking(Connection):
+        """Asks soon, and gives the server time for its answer."""
+
+        async def send_command(self, *command: Any, **options: Any) -> None:
+            if command == ("PING",):
+                monkeypatch.setattr(redis_channel, "SILENCE_S", PATIENCE_S)
+            await super().send_command(*command, **options)
+
+    monkeypatch.setattr(RedisAccess, "connection_class", Asking)
+    monkeypatch.setattr(redis_channel, "SILENCE_S", SILENCE_S)
     async with listening(own_redis) as ear:
         await ear.is_subscribed(1)
         async with asyncio.timeout(30):
