@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from services.common import otlp_exporter, telemetry
 from services.common.telemetry import SHUTDOWN_S, Counters, Telemetry
 from tests.helpers import certificates, rpc
+from tests.helpers.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,8 +141,7 @@ def silent_port() -> Any:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return free_port()
 
 
 @pytest.mark.parametrize("kind", ["silent_port", "closed_port"])
