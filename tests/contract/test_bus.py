@@ -15,6 +15,7 @@ from services.rooms.messages import Message, Run
 from services.rooms.presence import Action, Change, Session
 from services.rooms.presence_news import Announced, Asked, Attached, Closed, Entered, Opened
 from tests.helpers.bus_net import Net, memory_net, redis_net
+from tests.helpers.redis_server import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def net(request: pytest.FixtureRequest) -> AsyncIterator[Net]:
+async def net(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Net]:
     if request.param == "memory":
         async with memory_net() as made:
             yield made
     else:
+        be_patient(monkeypatch)
         async with redis_net(request.getfixturevalue("redis_url")) as made:
             yield made
 

@@ -18,12 +18,22 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from services.common import redis_channel, redis_client
 from tests.helpers.servers import find_program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _START_TIMEOUT_S = 30.0
+_PATIENCE_S = 30.0
+
+
+def be_patient(patch: pytest.MonkeyPatch) -> None:
+    """A Redis that answers late, as on a machine that stalls, is not taken to be away: for tests in which it is there,
+    or gone altogether."""
+    patch.setattr(redis_client, "TIMEOUT_S", _PATIENCE_S)
+    patch.setattr(redis_channel, "TIMEOUT_S", _PATIENCE_S)
+    patch.setattr(redis_channel, "SILENCE_S", _PATIENCE_S)
 
 
 class RedisServer:

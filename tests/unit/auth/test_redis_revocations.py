@@ -18,6 +18,7 @@ from services.common.clock import SystemClock
 from services.common.redis_client import RedisAccess, RedisClient
 from services.common.tasks import TaskSet
 from tests.helpers.auth_world import until
+from tests.helpers.redis_server import be_patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,8 +32,12 @@ WAIT_S = 20.0
 
 
 @pytest.fixture
-async def instance(own_redis: RedisServer) -> AsyncIterator[Make]:
+async def instance(
+    request: pytest.FixtureRequest, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Make]:
     """Makes instances that share one Redis and hear each other."""
+    if "frozen" not in request.node.name:
+        be_patient(monkeypatch)
     async with AsyncExitStack() as exits:
 
         async def make() -> RedisRevocations:
@@ -119,6 +124,7 @@ async def test_nonsense_on_the_channel_is_ignored(instance: Make, own_redis: Red
         one.publish([ended("s1")], EndReason.REVOKED)
         async with asyncio.timeout(WAIT_S):
             assert await there.read() == [Revocation("s1", EndReason.REVOKED)]
+        await until(lambda: len(logs) >= 12)
     client.close()
     assert len([line for line in logs if "is not understood" in line["event"]]) == 12  # by both
 
