@@ -58,6 +58,7 @@ class Feed:
         self.presence: list[feed_pb2.PresenceChange] = []
         self.ended: list[feed_pb2.MembershipChange] = []
         self.error: ParleyError | None = None
+        self.is_in_place = False
         self.largest = 0
         self._sent: dict[str, int] = {}  # text -> the number under which this stream sent it
         self._changed = asyncio.Condition()
@@ -84,6 +85,7 @@ class Feed:
             self._changed.notify_all()
 
     def _take(self, response: feed_pb2.AttachResponse) -> None:
+        self.is_in_place = True
         self.largest = max(self.largest, response.ByteSize())
         for result in columns.results(response):
             assert result.number not in self.results, "a second result"
@@ -106,6 +108,10 @@ class Feed:
         async with asyncio.timeout(WAIT_S), self._changed:
             await self._changed.wait_for(lambda: condition() or self._reading is None)
         assert condition(), f"the stream ended: {self.error}"
+
+    async def in_place(self) -> None:
+        """Waits until the service knows of the stream, which it says first of all."""
+        await self.until(lambda: self.is_in_place)
 
     async def send(self, **parts: Any) -> None:
         async with self._writing:  # gRPC takes one message at a time

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[ServedRooms]:
-    async with serve_rooms(tmp_path, rooms_per_owner_max=5, rooms_per_member_max=6) as made:
+    # Whose edge has no stream is here for the grace period: longer than any of these tests takes.
+    async with serve_rooms(tmp_path, rooms_per_owner_max=5, rooms_per_member_max=6, presence_grace_s=60.0) as made:
         yield made
 
 
