@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SALT = bcrypt.gensalt(4)
 PASSWORD = b"AAAA"
 DIGEST = bcrypt.hashpw(PASSWORD, SALT)
-LONG_S = 20.0
+LONG_S = 60.0  # spare time may be long in coming where other tests run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux only")
 
@@ -54,7 +55,8 @@ def children() -> list[int]:
     """Of this process, from any of its threads."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
+            found += [int(pid) for pid in (task / "children").read_text().split()]
     return found
 
 
@@ -129,7 +131,7 @@ def test_without_processes_all_is_done_here(here: Here) -> None:
     spare_time = SpareTime(processes=0, patience_s=LONG_S, here=here)
     assert spare_time(PASSWORD, SALT) == DIGEST
     assert here.count == 1
-    assert set(children()) == before
+    assert set(children()) <= before
 
 
 def test_a_bad_salt_is_the_callers_mistake(spare_time: SpareTime) -> None:
@@ -142,10 +144,10 @@ def test_closing_ends_the_processes(here: Here) -> None:
     before = set(children())
     spare_time = SpareTime(processes=1, patience_s=LONG_S, here=here)
     spare_time(PASSWORD, SALT)
-    assert set(children()) != before
+    assert set(children()) - before
     spare_time.close()
     spare_time.close()
-    assert set(children()) == before
+    assert set(children()) <= before
     assert spare_time(PASSWORD, SALT) == DIGEST
     assert here.count == 1
 

@@ -33,7 +33,7 @@ async def test_another_process_draws_while_the_loop_goes_on(painter: Painter, tm
     async def count_turns() -> None:
         nonlocal turns
         while True:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
             turns += 1
 
     watcher = asyncio.create_task(count_turns())
@@ -66,7 +66,7 @@ async def test_a_drawing_that_takes_too_long_is_ended(painter: Painter, tmp_path
 async def test_a_drawing_ends_with_whoever_wanted_it(painter: Painter) -> None:
     drawing = asyncio.create_task(painter.draw(DATA))
     while not _children():  # noqa: ASYNC110 - there is no event for the birth of a process
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # at every turn: it is there before it is told what to draw
     drawing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await drawing
@@ -84,7 +84,7 @@ async def test_a_process_that_was_begun_before_draws_next(painter: Painter) -> N
     await painter.warm_up()
     await painter.warm_up()
     (child,) = _children()
-    drawing = asyncio.create_task(painter.draw(DATA, limit_s=30.0))
+    drawing = asyncio.create_task(painter.draw(DATA, limit_s=55.0))
     await asyncio.sleep(0)
     assert _children() == [child]
     assert len(await drawing) == PICTURES
