@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,9 @@ _OTHERS: Final = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
 )
+# One that has been closed, of a service that is just ending or of our own look before, is listed a moment longer.
+_LEAVING_S: Final = 1.0
+_LOOK_S: Final = 0.05
 _TABLES: Final = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
 _COLUMNS: Final = (
     "SELECT column_name FROM information_schema.columns"
@@ -86,9 +90,13 @@ def dump(store: Store, directory: Path) -> tuple[Snapshot, dict[str, tuple[int, 
 
 
 def others(store: Store) -> int:
-    """How many connections of the service's role there are beside ours: it is running. Raises BackupError."""
+    """How many connections of the service's role there are beside ours, and stay: it is running. Raises BackupError."""
     with _connection(store) as connection:
-        return int(_one(connection, _OTHERS)[0])
+        deadline = time.monotonic() + _LEAVING_S
+        while (count := int(_one(connection, _OTHERS)[0])) and time.monotonic() < deadline:
+            connection.rollback()  # or it would be shown the same again
+            time.sleep(_LOOK_S)
+        return count
 
 
 def is_used(store: Store) -> bool:

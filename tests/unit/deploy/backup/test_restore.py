@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,16 @@ def test_services_that_run_on_postgresql_are_noticed(tmp_path: Path, postgres_ur
     old.back_up(tmp_path / "backup")
     with psycopg.connect(postgres_url), pytest.raises(BackupError, match="is running"):
         old.restore(tmp_path / "backup", overwrite=True)
+
+
+def test_a_service_that_is_just_ending_on_postgresql_is_none_that_runs(tmp_path: Path, postgres_url: str) -> None:
+    old = Installation(tmp_path / "old", postgres_url).fill()
+    old.back_up(tmp_path / "backup")
+    with psycopg.connect(postgres_url) as ending:
+        closing = threading.Timer(0.3, ending.close)
+        closing.start()
+        old.restore(tmp_path / "backup", overwrite=True)
+        closing.join()
 
 
 def test_what_goes_wrong_in_postgresql_leaves_everything_as_it_was(
