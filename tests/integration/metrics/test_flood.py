@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # So long with the bounds that the service has by itself, and with the figures shown: PARLEY_FLOOD_S=60 pytest -s …
 MEASURED_S = float(os.environ.get("PARLEY_FLOOD_S", "0"))
 FLOOD_S = MEASURED_S or 12.0
+FLOODS_MAX = 4  # where a machine is so busy that one does not overflow everything
+DROPPED = ("spans_rejected", "spans_evicted", "points_rejected", "logs_evicted", "exports_refused")
 # Small, so that a flood of seconds is over all of them.
 BOUNDS = {
     "max_span_bytes": 20_000_000,
@@ -102,21 +104,25 @@ async def test_a_flood_leaves_memory_and_disk_in_bounds(tmp_path: Path, capsys: 
             watcher.look()
             before = watcher.memory
             watching = asyncio.create_task(watcher.watch())
-            ended = await flood(service.address, seconds=FLOOD_S)
+            ended: Counter[str] = Counter()
+            for _ in range(FLOODS_MAX):
+                ended += await flood(service.address, seconds=FLOOD_S)
+                counted = await asyncio.to_thread(exposed, tmp_path)
+                if all(counted[f"parley_metrics_{dropped}_total"] for dropped in DROPPED):
+                    break
             talk(edge, 12)
             # Who was there before is heard during the flood and after it.
             await service.until(lambda values: values["messages_sent"] == 42)
             assert not watching.done(), watching.result()
             watching.cancel()
-        counted = await asyncio.to_thread(exposed, tmp_path)
         if MEASURED_S:
             with capsys.disabled():
-                print(f"\n{sum(ended.values())} exports in {FLOOD_S:g} s: {dict(ended)}")
+                print(f"\n{sum(ended.values())} exports, {FLOOD_S:g} s or more: {dict(ended)}")
                 print(f"memory {before / 1e6:.0f} MB before, {watcher.memory / 1e6:.0f} at most")
                 print(f"disk {watcher.disk / 1e6:.0f} MB at most")
                 print(f"{watcher.answers} answers, the slowest after {watcher.slowest_s:.2f} s")
                 print({name: value for name, value in counted.items() if name.startswith("parley_metrics")})
-        for dropped in ("spans_rejected", "spans_evicted", "points_rejected", "logs_evicted", "exports_refused"):
+        for dropped in DROPPED:
             assert counted[f"parley_metrics_{dropped}_total"] > 0, dropped
         assert set(ended) <= {"OK", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED"}
         assert min(ended["OK"], ended["RESOURCE_EXHAUSTED"], ended["INVALID_ARGUMENT"]) > 0
