@@ -36,6 +36,7 @@ bcrypt_rounds = 4
 throttle = false
 [metrics]
 stats_interval_s = 1.0
+graphs_interval_s = 86_400.0 # one drawing at a time, which is the one that is asked for
 stop_grace_s = 20.0
 """
 

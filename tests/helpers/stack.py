@@ -30,8 +30,11 @@ _PORTS = range(12_000, 19_000)
 _given: set[int] = set()  # by this process
 
 # Registering and logging in would otherwise cost a quarter of a second of CPU each, and all tests share one address.
-# Without time for them, metrics draws no last graphs when it ends, which takes seconds.
-FAST_CONFIG = "[auth]\nbcrypt_rounds = 4\nthrottle = false\n[metrics]\nstop_grace_s = 0.1\n"
+# Without time for them, metrics draws no last graphs when it ends, which takes seconds; nor does it draw any by itself
+# while a test runs, for who asks for a drawing meanwhile is told to come back later.
+FAST_CONFIG = (
+    "[auth]\nbcrypt_rounds = 4\nthrottle = false\n[metrics]\nstop_grace_s = 0.1\ngraphs_interval_s = 86_400.0\n"
+)
 
 
 def parley(*arguments: str) -> list[str]:
