@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 OPERATOR = "auditor"
 CONFIG = (
-    "[auth]\nbcrypt_rounds = 4\n[metrics]\nstop_grace_s = 0.1\n[common]\ntrace_ratio = 1.0\ntrace_rate_max = 1000.0\n"
+    "[auth]\nbcrypt_rounds = 4\n[metrics]\nstop_grace_s = 0.1\ngraphs_interval_s = 86_400.0\n"
+    "[common]\ntrace_ratio = 1.0\ntrace_rate_max = 1000.0\n"
 )
 CALL_S = 20.0
 TRACED_S = 30.0

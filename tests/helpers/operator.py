@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.helpers.stack import Stack
 
+PATIENCE_S = 60.0
+"""A drawing takes seconds; longer on a busy machine."""
 KEPT_S = 30.0
 """Spans are on their way for a second or two; longer on a busy machine."""
 
@@ -41,7 +43,7 @@ class Operator:
             ask_one,
             self._channels,
             "metrics",
-            lambda channel: getattr(metrics_pb2_grpc.MetricsServiceStub(channel), method)(request, timeout=20),
+            lambda channel: getattr(metrics_pb2_grpc.MetricsServiceStub(channel), method)(request, timeout=PATIENCE_S),
         )
 
     async def edge(self, method: str, request: Any) -> Any:
@@ -50,7 +52,7 @@ class Operator:
             ask_one,
             self._channels,
             "edge",
-            lambda channel: getattr(edge_pb2_grpc.EdgeAdminServiceStub(channel), method)(request, timeout=20),
+            lambda channel: getattr(edge_pb2_grpc.EdgeAdminServiceStub(channel), method)(request, timeout=PATIENCE_S),
         )
 
     async def trace_of(self, message_id: str, is_whole: Callable[[list[Span]], bool]) -> Trace:
