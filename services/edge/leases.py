@@ -82,13 +82,18 @@ class Leases:
 
     async def _watch(self) -> None:
         while True:
+            in_place_at: float | None = None
             try:
                 async with aclosing(self._auth.watch_revocations()) as revocations:
                     async for batch in revocations:
                         if not batch:
+                            in_place_at = self._clock.monotonic()
                             self._renew_now.set()
                         for revocation in batch:
                             self._on_ended(revocation.session_id, revocation.reason)
             except ParleyError as error:
                 _log.debug("revocation watch lost", code=error.code, reason=error.message)
-            await self._clock.sleep(_RETRY_S)
+            # What ends while there is no watch is heard of by the renewal behind the next one, so auth, which ends a
+            # watch when it may have missed something, is asked at once. A watch that does not hold is not hurried.
+            held_s = 0.0 if in_place_at is None else self._clock.monotonic() - in_place_at
+            await self._clock.sleep(max(0.0, _RETRY_S - held_s))

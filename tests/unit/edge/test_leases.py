@@ -96,17 +96,30 @@ async def test_what_the_watch_says_is_done() -> None:
         assert world.ended == [("s1", "replaced"), ("s2", "revoked")]
 
 
-async def test_a_lost_watch_is_opened_again_and_the_lease_renewed_after_it() -> None:
+async def test_a_watch_that_ends_is_opened_again_at_once_and_the_lease_renewed_after_it() -> None:
     async with running() as world:
         world.auth.watch_gate.set()
         await settle()
-        world.auth.watches[0].put_nowait(None)
-        await settle()
-        before = len(world.auth.renewals)
         await world.clock.advance(1)
+        world.auth.watches[0].put_nowait(None)
+        before = len(world.auth.renewals)
         await settle()
         assert len(world.auth.watches) == 2
         assert len(world.auth.renewals) == before + 1
+
+
+async def test_a_watch_that_does_not_hold_is_opened_once_a_second() -> None:
+    async with running() as world:
+        world.auth.watch_gate.set()
+        await settle()
+        await world.clock.advance(0.25)
+        for count in range(1, 5):
+            world.auth.watches[-1].put_nowait(None)
+            await settle()
+            assert len(world.auth.watches) == count
+            await world.clock.advance(0.75 if count == 1 else 1)
+            await settle()
+            assert len(world.auth.watches) == count + 1
 
 
 async def test_while_auth_is_away_it_is_asked_every_second() -> None:
