@@ -19,7 +19,7 @@ from services.auth.revocations import EdgeBoot, EndedSession, EndReason, Revocat
 from services.common.errors import ParleyError
 from services.common.logs import get_logger
 from services.common.redis_channel import RedisChannel
-from services.common.redis_client import RETRY_MAX_S, RedisClient
+from services.common.redis_client import RETRY_FIRST_S, RedisClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +112,7 @@ class RedisRevocations(Revocations):
             try:
                 await self._client.execute("PUBLISH", self._name, message)
             except ParleyError:  # twice does no harm, and there may be instances that Redis still reaches
-                await self._clock.sleep(RETRY_MAX_S)
+                await self._clock.sleep(RETRY_FIRST_S)  # the client itself lets hardly any of these through
                 continue
             if self._waiting and self._waiting[0] is message:  # it may have been dropped meanwhile
                 self._waiting.popleft()

@@ -47,8 +47,9 @@ TIMEOUT_S: Final = 1.0
 may pause for a few tenths."""
 
 RETRY_FIRST_S: Final = 0.1
-RETRY_MAX_S: Final = 1.0
-"""Intervals between attempts while it is away. They need not be spread: there are tens of processes, not thousands."""
+RETRY_MAX_S: Final = 0.5
+"""Intervals between attempts while it is away. They need not be spread: there are tens of processes, not thousands. A
+revocation that waits for it has half of its second left once it is back."""
 
 WATCH_INTERVAL_S: Final = 1.0
 """A server of which nothing was heard for so long is asked whether it is there."""
