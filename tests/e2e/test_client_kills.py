@@ -59,13 +59,21 @@ def test_a_file_goes_on_at_the_other_edge(two_edges: Stack, terminal: Terminals,
 def test_a_flood_of_lines_outlives_rooms(two_edges: Stack, terminal: Terminals) -> None:
     one, other = terminal(two_edges), terminal(two_edges)
     ada, _, _ = meet(one, other)
-    for number in range(LINES):
-        one.enter(f"line {number:03}.")
-        if number == LINES // 3:
-            os.kill(two_edges.pids()["rooms-1"], signal.SIGKILL)
-    one.wait_for("not acknowledged yet")
-    other.wait_for(f"line {LINES - 1:03}.", timeout_s=PATIENCE_S)
-    one.wait_for(lambda: "not acknowledged yet" not in one.text, timeout_s=PATIENCE_S)
+    last = f"line {LINES - 1:03}."
+    assert two_edges.process is not None
+    try:
+        for number in range(LINES):
+            one.enter(f"line {number:03}.")
+            if number == LINES // 3:
+                # The supervisor: rooms stays dead until it has been seen, however long all that typing takes.
+                two_edges.process.send_signal(signal.SIGSTOP)
+                os.kill(two_edges.pids()["rooms-1"], signal.SIGKILL)
+        one.wait_for("not acknowledged yet", timeout_s=PATIENCE_S)
+    finally:
+        two_edges.process.send_signal(signal.SIGCONT)
+    # The sender's first: a program whose terminal nobody reads stops before long.
+    one.wait_for(lambda: last in one.text and "not acknowledged yet" not in one.text, timeout_s=PATIENCE_S)
+    other.wait_for(last, timeout_s=PATIENCE_S)
     assert "[ERROR]" not in one.text
     shown = re.findall(rf"{ada}: line ([0-9]{{3}})\.", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", other.output.decode()))
     assert shown == [f"{number:03}" for number in range(LINES)]
