@@ -16,6 +16,7 @@ from services.common.wire.frames import Chunk
 from services.common.wire.requests import REQUESTS, Authenticate, CreateRoom, JoinRoom, LeaveRoom, Logout, Register
 from services.edge.decisions import Close, Command, Decision, Pulse, Reply, Text, User
 from services.edge.qos.classes import QosClass
+from services.edge.request_rules import BEFORE_LOGIN, LOGINS
 from services.edge.session import Phase, Rules, Session
 from services.edge.token_bucket import TokenBucket
 
@@ -493,7 +494,7 @@ class SessionMachine(RuleBasedStateMachine):
                 assert self.session.user is not None
 
     def look_at_command(self, command: Command) -> None:
-        assert self.session.user is not None or isinstance(command.request, Register | Authenticate)
+        assert self.session.user is not None or type(command.request) in BEFORE_LOGIN
         if self.session.is_barrier(command.request):
             assert self.barrier is None
             self.barrier = command
@@ -516,7 +517,7 @@ class SessionMachine(RuleBasedStateMachine):
     def a_barrier_is_answered(self, success: bool) -> None:
         assert self.barrier is not None
         request, self.barrier = self.barrier.request, None
-        if isinstance(request, Authenticate) and success:
+        if type(request) in LOGINS and success:
             self.session.log_in(USER, TokenBucket(rate=3, burst=5))
         elif isinstance(request, Logout) and success:
             self.session.log_out()
