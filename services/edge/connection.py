@@ -357,7 +357,7 @@ class Connection(asyncio.BufferedProtocol):
         except ValueError:  # it would pass the frame's limit: the client is still owed an answer
             _log.exception("reply too large", reply=reply.type, connection_id=self.id)
             data = self._encode(failure(None, reply.re, ErrorCode.INTERNAL, TOO_LARGE))
-        self._sender.post((data, reply.lane, None, 0))
+        self._sender.post((data, QosClass.NORMAL if reply.in_order else reply.lane, None, 0))
 
     def _encode(self, reply: Reply) -> bytes:
         version = self._session.version

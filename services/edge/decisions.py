@@ -44,13 +44,15 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """A frame to this client, in answer to the request `re`."""
+    """A frame to this client, in answer to the request `re`. One that is `in_order` keeps its place among the messages
+    that wait: what comes before it and after it means something else."""
 
     type: str
     data: dict[str, Any]
     re: RequestId | None = None
     room_id: str | None = None
     lane: QosClass = QosClass.HIGH
+    in_order: bool = False
 
 
 class Pulse(msgspec.Struct, frozen=True, gc=False):

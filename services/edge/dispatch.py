@@ -13,6 +13,7 @@ from services.common.wire.events import iso_time
 from services.edge.command_spans import CommandSpans
 from services.edge.decisions import Command, Reply, failure
 from services.edge.handlers import Gone, Handlers
+from services.edge.request_rules import ENTERS_OR_LEAVES
 
 _UNANSWERED: Final = {
     ErrorCode.UNAVAILABLE: "a part of the server is not available; try again in a moment",
@@ -66,7 +67,8 @@ class Dispatcher:
             return refusal(command, ParleyError(ErrorCode.INTERNAL, _INTERNAL))
         if answer.frame is not None:
             return answer.frame
-        return Reply(answer.type, answer.data, command.re, answer.room_id, command.qos_class)
+        in_order = type(request) in ENTERS_OR_LEAVES
+        return Reply(answer.type, answer.data, command.re, answer.room_id, command.qos_class, in_order)
 
 
 def shown_message(error: ParleyError) -> str:

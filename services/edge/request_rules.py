@@ -47,7 +47,10 @@ BEFORE_LOGIN: Final = frozenset({Hello, Register, Authenticate, Resume, Heartbea
 LOGINS: Final = frozenset({Authenticate, Resume})
 """What makes somebody of a client that is nobody."""
 
-BARRIERS: Final = frozenset({Register, *LOGINS, Logout, CreateRoom, JoinRoom, LeaveRoom, FileTransfer})
+ENTERS_OR_LEAVES: Final = frozenset({*LOGINS, Logout, CreateRoom, JoinRoom, LeaveRoom})
+"""What changes which rooms' messages come."""
+
+BARRIERS: Final = ENTERS_OR_LEAVES | {Register, FileTransfer}
 """What changes the meaning of later frames, which therefore wait for the answer; and a file's pieces."""
 
 AFTER_TEXTS: Final = frozenset({Logout, LeaveRoom})

@@ -330,3 +330,33 @@ async def test_an_answer_that_no_frame_holds_is_answered_all_the_same(
         monkeypatch.setattr(world.edge._core.hub, "bookmarks", lambda _: {f"room{n:08}": n for n in range(5_000)})
         assert await alice.refused("heartbeat") == "internal"
         assert (await alice.request("list_rooms"))["type"] == "room_info"
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("priority", [1, 3])
+async def test_a_rooms_messages_come_between_the_replies_to_join_and_leave(
+    tmp_path: Path, turn: int, priority: int
+) -> None:
+    """Also to who reads slowly, whichever lane goes first then."""
+    async with edge_world(tmp_path) as world:
+        bob = await world.user("bob")
+        room = world.rooms.make_room("tea")
+        (connection,) = world.edge._directory
+        outbox, seen = connection._sender.outbox, []
+
+        async def ask(request: str) -> None:
+            await bob.send(request, {"room_id": room.room_id}, id=request, priority=priority)
+
+        async def say(text: str) -> None:
+            world.rooms.say(room, "zoe", text)
+
+        for acts in ((ask("join_room"), say("hello")), (say("bye"), ask("leave_room"))):
+            connection._sender.pause(0.0)  # the client takes nothing
+            for act in acts:
+                before = outbox.waiting_bytes
+                await act
+                await until(lambda before=before: outbox.waiting_bytes > before)  # type: ignore[misc]
+            outbox._takes = turn
+            connection._sender.resume()
+            seen += [(await bob.wait_for(lambda frame: frame["type"] in {"success", "messages"})) for _ in acts]
+        assert [frame["type"] for frame in seen] == ["success", "messages", "messages", "success"]
