@@ -1,6 +1,7 @@
 """The outbox: what waits to be written to one connection, in four lanes.
 
-A frame waits in the lane of its class, and higher lanes go first, so that a heartbeat passes a megabyte of history.
+A frame waits in the lane of its class, and higher lanes go first, so that a heartbeat passes a megabyte of history. A
+reply that enters or leaves rooms waits in that of messages: it says which of them may come.
 Lower lanes still make progress: now and then one of their frames goes ahead. The bytes waiting are counted; a reader
 who lets them grow beyond the bound is cut off by the connection, and nobody waits for them.
 
