@@ -40,6 +40,8 @@ CHAT = (
     "--user", "keeper", "--password-file", "/etc/keeper-password",
 )  # fmt: skip
 HISTORY = (*CHAT, "--room", "cellar")
+SETTINGS = "[edge]\\nhandshake_timeout_s = 120.0\\n"
+OPTIONS = "echo 'PARLEY_OPTIONS=--config /etc/parley/parley.toml' >/etc/parley/environment"
 CROWD = f"""
 import resource, socket, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -144,6 +146,8 @@ def machine() -> Iterator[Machine]:
             made.wait_until_booted()
         except AssertionError as error:  # nothing of Parley is there yet
             pytest.skip(f"this engine runs no systemd: {error}")
+        # Who says nothing is closed after five seconds, in which a slow machine does not take in a whole crowd.
+        made.run("sh", "-ec", f"mkdir /etc/parley && printf '{SETTINGS}' >/etc/parley/parley.toml && {OPTIONS}")
         for line in documented("parley"):
             command = line
             if line.startswith("git clone … /opt/parley && "):
@@ -198,9 +202,11 @@ def test_it_holds_as_many_connections_as_it_allows(machine: Machine, tmp_path: P
         assert crowd.stdout is not None
         try:
             assert crowd.stdout.readline() == "held\n"
-            held = int(machine.run("sh", "-c", f"ls /proc/{edge}/fd | wc -l"))
-            # Those that say nothing are closed after five seconds: fewer are left on a slow machine.
-            assert held > 4_096, held
+
+            def held() -> int:
+                return int(machine.run("sh", "-c", f"ls /proc/{edge}/fd | wc -l"))
+
+            eventually(lambda: held() > CONNECTIONS, why="it does not hold all of them")
             assert "kept for later" in machine.run(*HISTORY, said="/history\n")
         finally:
             crowd.kill()
