@@ -13,22 +13,20 @@ import pytest
 
 from tests.helpers.people import HEALED_S, People, fresh
 from tests.helpers.raw_client import RawClient
-from tests.helpers.stack import FAST_CONFIG, Stack, is_alive, running_stack
+from tests.helpers.stack import Stack, is_alive, running_stack
 from tests.helpers.talkers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-DEADLINE_S = 16.0  # of a call from the edge to another service: far above what the machine may hold anything up
-NOTICED_S = DEADLINE_S / 2  # the edge asks once a second and waits 2.5 s for an answer
+DEADLINE_S = 5.0  # of a call from the edge to another service
 AT_ONCE_S = 2.5  # once the edge knows: one attempt to connect anew may be under way
-CONFIG = f"{FAST_CONFIG}[edge]\ncall_timeout_s = {DEADLINE_S}\nlogin_call_timeout_s = {DEADLINE_S}\n"
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with running_stack(config=CONFIG) as running:
+    with running_stack() as running:
         yield running
 
 
@@ -85,12 +83,11 @@ async def test_calls_fail_fast_and_everything_heals(
     with fault(stack, victim):
         code, seconds = await takes(*requests[victim])
         assert code == "unavailable"
-        assert seconds < NOTICED_S
-        answers = [await takes(*requests[victim]) for _ in range(3)]
-        assert {code for code, _ in answers} == {"unavailable"}
-        _, usual, slowest = sorted(seconds for _, seconds in answers)
-        assert usual < AT_ONCE_S
-        assert slowest < NOTICED_S  # the machine may have held up one of them
+        assert seconds < DEADLINE_S
+        for _ in range(3):
+            code, seconds = await takes(*requests[victim])
+            assert code == "unavailable"
+            assert seconds < AT_ONCE_S
         if victim == "auth-1":  # who is here talks on
             seq = (await alice.say(room_id, "still here"))["seq"]
             assert (await bob.messages(room_id, 1))[-1]["seq"] == seq
@@ -105,5 +102,5 @@ async def test_a_frozen_rooms_is_noticed_although_nobody_says_anything(stack: St
     await people.heal()
     lost = stack.log_text().count("stream to rooms lost")
     with frozen(stack, "rooms-1"):
-        await until(lambda: stack.log_text().count("stream to rooms lost") > lost, timeout_s=NOTICED_S)
+        await until(lambda: stack.log_text().count("stream to rooms lost") > lost, timeout_s=DEADLINE_S)
     await people.heal()

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _START_TIMEOUT_S = 30.0
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 
 
 def be_patient(patch: pytest.MonkeyPatch) -> None:
     """A Redis that answers late, as on a machine that stalls, is not taken to be away: for tests in which it is there,
     or gone altogether."""
-    patch.setattr(redis_client, "TIMEOUT_S", _PATIENCE_S)
-    patch.setattr(redis_channel, "TIMEOUT_S", _PATIENCE_S)
-    patch.setattr(redis_channel, "SILENCE_S", _PATIENCE_S)
+    patch.setattr(redis_client, "TIMEOUT_S", PATIENCE_S)
+    patch.setattr(redis_channel, "TIMEOUT_S", PATIENCE_S)
+    patch.setattr(redis_channel, "SILENCE_S", PATIENCE_S)
 
 
 class RedisServer:

@@ -12,12 +12,13 @@ import pytest
 from redis.asyncio import Connection
 from structlog.testing import capture_logs
 
-from services.common import redis_channel, redis_client
+from services.common import redis_channel
 from services.common.clock import SystemClock
 from services.common.redis_channel import SILENCE_S, RedisChannel
 from services.common.redis_client import RedisAccess, RedisClient
 from services.common.tasks import TaskSet
 from tests.helpers.auth_world import until
+from tests.helpers.redis_server import PATIENCE_S, be_patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,15 +26,9 @@ if TYPE_CHECKING:
     from tests.helpers.redis_server import RedisServer
 
 
-PATIENCE_S = 20.0
-
-
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is there is given the time that a busy machine takes."""
-    monkeypatch.setattr(redis_client, "TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(redis_channel, "TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(redis_channel, "SILENCE_S", PATIENCE_S)
+    be_patient(monkeypatch)
 
 
 class Ear:

@@ -22,7 +22,7 @@ from services.common.tasks import TaskSet
 from services.common.wire.codes import ErrorCode
 from tests.helpers import certificates
 from tests.helpers.auth_world import until
-from tests.helpers.redis_server import RedisServer
+from tests.helpers.redis_server import RedisServer, be_patient
 from tests.helpers.servers import free_port
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ COUNT = "return redis.call('INCRBY', KEYS[1], ARGV[1])"
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is there is given the time that a busy machine takes."""
-    monkeypatch.setattr(redis_client, "TIMEOUT_S", 20.0)
+    be_patient(monkeypatch)
 
 
 @pytest.fixture
@@ -141,7 +140,7 @@ async def test_a_frozen_server_costs_one_caller_the_time_limit(
         os.kill(own_redis.pid, signal.SIGCONT)
     clock.advance(RETRY_MAX_S)
     with capture_logs():
-        monkeypatch.setattr(redis_client, "TIMEOUT_S", 20.0)
+        be_patient(monkeypatch)
         await client.check()
     await client.close()
 
