@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 SLOW_S: Final = 0.5
 """Of CPU: far beyond the slowest legal frame (some 2 ms). A clock on the wall would find whoever else is busy."""
+LOOKS: Final = 3
+"""A frame is slow if it always is. Once may be the collector's turn, which takes this long in a process with a long
+past, such as one that runs all tests."""
 
 TYPES: Final = (
     "hello", "register_request", "auth_request", "resume", "logout", "create_room", "join_room", "leave_room",
@@ -197,16 +200,18 @@ def fuzz_wire(frames: int, seed: int) -> Counter[str]:
 def _judge(payload: bytes | Chunk, seed: int) -> str:
     if isinstance(payload, Chunk):
         return "chunk"
-    began = time.thread_time()
-    try:
-        outcome = "text" if parse_text_frame(payload) is not None else type(parse_request(parse(payload))).__name__
-    except WireError as error:
-        outcome = f"refused: {error.code}"
-    except Exception as error:
-        raise Fault(f"seed {seed}: {type(error).__name__}: {error}: {payload!r}") from error
-    if time.thread_time() - began > SLOW_S:
-        raise Fault(f"seed {seed}: took {time.thread_time() - began:.2f} s: {payload[:200]!r}")
-    return outcome
+    for _ in range(LOOKS):
+        began = time.thread_time()
+        try:
+            outcome = "text" if parse_text_frame(payload) is not None else type(parse_request(parse(payload))).__name__
+        except WireError as error:
+            outcome = f"refused: {error.code}"
+        except Exception as error:
+            raise Fault(f"seed {seed}: {type(error).__name__}: {error}: {payload!r}") from error
+        took_s = time.thread_time() - began
+        if took_s <= SLOW_S:
+            return outcome
+    raise Fault(f"seed {seed}: took {took_s:.2f} s: {payload[:200]!r}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from typing import Any
@@ -56,6 +57,18 @@ def test_slowness_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "thread_time", lambda: next(ticks))
     with pytest.raises(Fault, match="seed 3: took"):
         fuzz_wire(2_000, seed=3)
+
+
+def test_a_collection_of_garbage_is_not_a_slow_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks, looks = 0.0, itertools.count()
+
+    def thread_time() -> float:
+        nonlocal ticks
+        ticks += 0.7 if next(looks) % 10 == 1 else 0.0
+        return ticks
+
+    monkeypatch.setattr(time, "thread_time", thread_time)
+    assert fuzz_wire(2_000, seed=3).total() > 1_000
 
 
 def test_a_decoder_that_holds_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
