@@ -25,7 +25,9 @@ BURST_MAX = 8
 OUT_S = 2.5  # longer than a removal may take to show on every edge
 MEMBERS_MIN = 1
 STREAM_PER_S = 12.0  # a user may send 20 a second
-STREAM_WAITING_MAX = 250
+STREAM_WAITING_MAX = 80
+"""In all rooms: more than a pipe sends at a time, and what is saved up while an edge or its rooms are away is answered
+within the 10 s of I12 afterwards."""
 STREAM_TEXTS = (40, 400)  # to one room, before the next
 
 
@@ -54,7 +56,7 @@ async def stream(person: Person) -> None:
             if person.board.is_talking and seat is not None and seat.standing is Standing.IN:
                 if seat.room not in pipes:
                     pipes[seat.room] = Pipe(f"{person.name}/{seat.room}", person.mailbox)
-                if len(pipes[seat.room]) < STREAM_WAITING_MAX:
+                if sum(map(len, pipes.values())) < STREAM_WAITING_MAX:
                     pipes[seat.room].put(person.mailbox.compose(seat.room))
             for pipe in pipes.values():
                 pipe.pump(person.line, person.conn)
