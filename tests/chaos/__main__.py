@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BROKEN = 1
 UNUSABLE = 2
+BEGUN = "parley check: everybody is in, and talks"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,11 +109,15 @@ def _run(arguments: argparse.Namespace) -> int:
         if log is None:
             folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="parley-check-"))
             log = Path(folder) / "events.jsonl"
-        outcome = asyncio.run(run(exits.enter_context(_target(arguments)), plan, log))
+        outcome = asyncio.run(run(exits.enter_context(_target(arguments)), plan, log, _begun))
     print(report.of_outcome(outcome))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report.as_json(outcome)) + "\n")
     return 0 if outcome.is_good else BROKEN
+
+
+def _begun() -> None:
+    print(BEGUN, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

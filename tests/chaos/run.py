@@ -29,6 +29,7 @@ from tests.chaos.recovery import Recovery, measure
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Callable
 
     from tests.chaos.target import Target
 
@@ -78,8 +79,8 @@ class Outcome:
         return self.verdict.is_kept and not self.mistakes
 
 
-async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
-    """Makes a run and judges it."""
+async def run(target: Target, plan: Plan, log_path: Path, begun: Callable[[], object] = lambda: None) -> Outcome:
+    """Makes a run and judges it; `begun` is called when everybody is in and begins to talk."""
     began, cpu_began = time.monotonic(), time.process_time()
     mistakes: list[str] = []
     asyncio.get_running_loop().set_exception_handler(
@@ -103,6 +104,7 @@ async def run(target: Target, plan: Plan, log_path: Path) -> Outcome:
         await _move_in(town, plan, Authority(target.server_name, Path(target.client_ca)))
         until = log.now() + plan.seconds
         board.is_talking = True
+        begun()
         async with asyncio.TaskGroup() as tasks:
             faults = choose(
                 plan.faults, processes=target.processes, proxies=proxies, control=target.control,
@@ -136,9 +138,9 @@ async def _move_in(town: Town, plan: Plan, trust: Authority) -> None:
     library_people = 0 if plan.restore else plan.library_people
     try:
         await town.settle(plan.people, plan.talkers, library_people, plan.guests, trust, deadline_s=MOVE_IN_S)
-    except TimeoutError:
+    except TimeoutError as error:
         told = report.counts(town.board.losses + town.board.refusals)
-        raise UnreachableError(f"not everybody could log in and join within {MOVE_IN_S:.0f} s: {told}") from None
+        raise UnreachableError(f"within {MOVE_IN_S:.0f} s could not log in and join: {error}; {told}") from None
 
 
 async def _restore_half_way(target: Target, board: Board, nemesis: Nemesis, until: float) -> None:

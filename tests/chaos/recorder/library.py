@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING
 
 from client.address import Address
-from client.errors import ClientError, ConnectError
+from client.errors import ClientError, RequestError
 from client.events import GoodbyeReceived, LoggedOut, MessageArrived, StateChanged, TextAcknowledged, TextFailed
 from client.session import Session
 from client.transport import TlsConnector
@@ -20,6 +20,8 @@ from tests.chaos.recorder.mailbox import Mailbox, Text, identify
 from tests.chaos.recorder.seat import Seat, Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from client.events import Event
     from client.transport import Transport
     from client.trust import Trust
@@ -75,14 +77,9 @@ class LibraryPerson:
         await self._session.close()
 
     async def _arrive(self) -> None:
-        while True:
-            try:
-                await self._session.start()
-                await self._session.register(self.name, PASSWORD)
-                await self._session.login(self.name, PASSWORD)
-                break
-            except (ConnectError, ClientError):
-                await asyncio.sleep(RETRY_S)
+        await self._patiently(self._session.start)
+        await self._patiently(self._register)
+        await self._patiently(lambda: self._session.login(self.name, PASSWORD, takeover=True))
         self.board.log.write(e.Open, c=self.name, conn=self.conn, edge="any")
         for seat in self.seats.values():
             self.board.log.write(e.JoinAsk, user=self.name, room=seat.room)
@@ -93,6 +90,22 @@ class LibraryPerson:
                     await asyncio.sleep(RETRY_S)
                     continue
                 self._joined(seat, room.epoch, room.seq)
+
+    async def _register(self) -> None:
+        try:
+            await self._session.register(self.name, PASSWORD)
+        except RequestError as error:
+            if error.code != "username_taken":  # the answer to an earlier try was lost
+                raise
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await attempt()
+            except ClientError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     def _joined(self, seat: Seat, epoch: str, seq: int) -> None:
         log = self.board.log

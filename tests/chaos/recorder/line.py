@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 14.0  # the server gives an answer within 10 s, if only `unknown_outcome`
 HEARTBEAT_S = 1.5
+UNANSWERED = "a request has no answer"
 
 
 class RefusedError(Exception):
@@ -71,7 +72,10 @@ class Line:
     async def ask(
         self, type_: str, data: Frame, room: str | None = None, *, then: Callable[[Frame], None] | None = None
     ) -> Frame:
-        """The data of the reply, to which `then` was applied in the same turn. Raises RefusedError, LostError."""
+        """The data of the reply, to which `then` was applied in the same turn. Raises RefusedError, LostError.
+
+        Where there is none in time, the connection is given up.
+        """
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
 
         def take(frame: Frame | None) -> None:
@@ -87,7 +91,12 @@ class Line:
                 answer.set_result(frame["data"])
 
         self.post({"type": type_, "data": data, **({"room_id": room} if room else {})}, take)
-        return await answer
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except TimeoutError:
+            self.hang_up(UNANSWERED)
+            raise LostError(UNANSWERED) from None
 
     def _take(self, frame: Frame) -> None:
         number = frame.get("re")
@@ -125,4 +134,4 @@ class Line:
             if now - self.wire.last_heard > HEARTBEAT_S + patience_s:
                 self.hang_up("silent")
             elif now - oldest > ANSWER_S:
-                self.hang_up("a request has no answer")
+                self.hang_up(UNANSWERED)

@@ -65,10 +65,19 @@ class Town:
             self.library_people.append(LibraryPerson(name, self.board, self._seed, trust))
         for each in (*self.people, *self.library_people, *self.guests):
             self._tasks.append(asyncio.create_task(each.live(), name=each.name))
-        async with asyncio.timeout(deadline_s):
-            while not all(seat.epoch for each in self._everybody() for seat in each.seats.values()):
-                self.check_tasks()
-                await asyncio.sleep(POLL_S)
+        try:
+            async with asyncio.timeout(deadline_s):
+                while any(self._outside()):
+                    self.check_tasks()
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise TimeoutError(", ".join(self._outside())) from None
+
+    def _outside(self) -> Iterator[str]:
+        """Who has not joined every room yet, and where they stand."""
+        for each in self._everybody():
+            if missing := [seat for seat in each.seats.values() if not seat.epoch]:
+                yield f"{each.name} ({len(missing)} rooms, {missing[0].standing.name.lower()})"
 
     def _everybody(self) -> Iterator[Person | LibraryPerson]:
         yield from self.people
