@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tests.chaos.recorder.mailbox import Fate
+from tests.chaos.recorder.wire import LostError
 
 if TYPE_CHECKING:
     from tests.chaos.recorder.line import Line
@@ -51,7 +52,11 @@ class Pipe:
                 def settled(fate: Fate, wait_s: float, text: Text = text) -> None:
                     self._settled(text, fate, wait_s)
 
-                self._mailbox.send(line, conn, text, follows=follows, pipe=self._name, settled=settled)
+                try:
+                    self._mailbox.send(line, conn, text, follows=follows, pipe=self._name, settled=settled)
+                except LostError:
+                    self._under_way.discard(text.key)  # it was not sent, so that nothing will settle it
+                    raise
 
     def _settled(self, text: Text, fate: Fate, wait_s: float) -> None:
         self._under_way.discard(text.key)
