@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READY_WITHIN_S = 10.0
-STARTS_MAX = 3
 
 
 def run(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -33,11 +32,8 @@ def test_a_first_start_makes_everything_and_is_ready_in_time(make_stack: Callabl
     stack = make_stack(config="")  # as a person starts it, with all defaults
     stack.start()
     # The promise is 10 s of a machine with nothing else to do. This one runs tests, so CPU time is counted: where it is
-    # below that, one core is enough to keep the promise. Whoever shares the core makes that dearer too, for a while.
-    spent = [stack.cpu_s()]
-    while spent[-1] >= READY_WITHIN_S and len(spent) < STARTS_MAX:
-        spent.append(make_stack(config="").start().cpu_s())
-    assert min(spent) < READY_WITHIN_S, spent
+    # below that, one core is enough to keep the promise.
+    assert stack.cpu_s() < READY_WITHIN_S
     ready = [line for line in stack.output if line.startswith("ready")]
     assert len(ready) == 1
     assert f"127.0.0.1:{stack.port}" in ready[0]
